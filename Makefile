@@ -1,0 +1,82 @@
+# make run     the service on 127.0.0.1:8000 (HOST, PORT), and one estimate
+# make test    the test-suite                 (ARGS="-k name -n 2" goes to pytest)
+# make check   style, types, architecture, lock files
+# make bench   speed and accuracy
+# make lock    the lock files from their inputs (ARGS=--upgrade for newer versions)
+# make clean   everything that the others made
+
+SHELL := /bin/bash
+PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
+HOST ?= 127.0.0.1
+PORT ?= 8000
+ARGS ?=
+UV_VERSION := 0.13.9
+
+VENV := .venv
+VENV_TEST := .venv-test
+VENV_LOCK := .venv-lock
+BIN := $(VENV_TEST)/bin
+PIP_INSTALL := bin/python -m pip --disable-pip-version-check install --quiet
+# The project goes in last, editable, built by the hatchling of build.txt: nothing is resolved, nothing else fetched.
+PROJECT_INSTALL := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+PROJECT_FILES := pyproject.toml ctxplan/__init__.py
+
+.PHONY: run test check bench lock clean install install-test
+
+run: install
+	@exec $(VENV)/bin/python scripts/run --host $(HOST) --port $(PORT) $(ARGS)
+
+test: install-test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: install-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/lock --check
+
+bench: install-test
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(VENV_LOCK)/.installed
+	$(VENV_LOCK)/bin/python scripts/lock $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_LOCK) dist build *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis unsloth_compiled_cache
+	find app estimator probes ctxplan benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(VENV)/.installed
+install-test: $(VENV_TEST)/.installed
+
+$(VENV)/.installed: requirements/server.txt requirements/build.txt $(PROJECT_FILES)
+	$(call make_venv,$(VENV))
+	$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements/server.txt -r requirements/build.txt
+	$(VENV)/$(PROJECT_INSTALL)
+	@touch $@
+
+$(VENV_TEST)/.installed: $(VENV_TEST)/.unsloth requirements/test.txt $(PROJECT_FILES)
+	$(VENV_TEST)/$(PIP_INSTALL) --require-hashes -r requirements/test.txt
+	$(VENV_TEST)/$(PROJECT_INSTALL)
+	@touch $@
+
+# The oracles of the tests: torch, transformers and real Unsloth. torch first and by itself, so that nothing else
+# chooses its build; Unsloth last and without its dependencies (requirements/probe.in says why).
+$(VENV_TEST)/.unsloth: requirements/probe.txt requirements/probe-nodeps.txt
+	$(call make_venv,$(VENV_TEST))
+	$(VENV_TEST)/$(PIP_INSTALL) $$(grep -oE '^torch==[0-9.]+' requirements/probe.txt)
+	$(VENV_TEST)/$(PIP_INSTALL) -r requirements/probe.txt
+	$(VENV_TEST)/$(PIP_INSTALL) --no-deps -r requirements/probe-nodeps.txt
+	@touch $@
+
+$(VENV_LOCK)/.installed: Makefile
+	$(call make_venv,$(VENV_LOCK))
+	$(VENV_LOCK)/$(PIP_INSTALL) uv==$(UV_VERSION)
+	@touch $@
+
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "ctxplan needs Python 3.11, 3.12 or 3.13; name one with make PYTHON=..." >&2; exit 1; }
+	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+endef

@@ -1,0 +1,1 @@
+"""What touches a GPU: synthetic checkpoints, measured points, the worker, fleets, fitting."""
