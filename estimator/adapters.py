@@ -1,0 +1,123 @@
+"""LoRA parameters: r * (in + out) for every adapted linear, in fp32 by Unsloth's default.
+
+Source: unsloth_zoo/training_utils.py ``prepare_model_for_training`` (float32_mixed_precision), peft/tuners/lora/layer.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from estimator.allocator import block
+from estimator.architecture import Architecture, LayerGroup
+from estimator.errors import JobError
+
+EMBEDDINGS = ("embed_tokens", "lm_head")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainable:
+    """Parameters that are trained.
+
+    Attributes:
+        lora_elements: LoRA A and B of all layers; lora_tensors: how many tensors they are.
+        lora_bytes: their fp32 bytes, each tensor in its own block.
+        widest_layer_elements: LoRA elements of the first layer, whose gradients are not there yet when its backward peaks.
+        saved_elements: elements of ``modules_to_save``, full copies that train beside the adapters.
+        base_elements: elements of the base model, where all of it is trained.
+    """
+
+    lora_elements: int = 0
+    lora_tensors: int = 0
+    lora_bytes: int = 0
+    layer_elements: int = 0
+    saved_elements: int = 0
+    base_elements: int = 0
+
+
+def target_shapes(group: LayerGroup, targets: frozenset[str]) -> Iterator[tuple[int, int, int]]:
+    """(in_features, out_features, copies) of every linear of a layer that LoRA adapts."""
+    for linear in group.linears:
+        if linear.name in targets or linear.path in targets:
+            yield linear.in_features, linear.out_features, linear.copies
+    if group.experts:
+        for name, fan_in, fan_out in expert_shapes(group):
+            if targets & EXPERT_TARGETS[name]:
+                yield fan_in, fan_out, group.experts.count
+
+
+EXPERT_TARGETS = {
+    "gate_up_proj": frozenset({"gate_up_proj", "gate_proj", "up_proj"}),
+    "down_proj": frozenset({"down_proj"}),
+}
+"""Which ``target_modules`` reach the stacked experts: Unsloth adapts gate and up together."""
+
+
+def expert_shapes(group: LayerGroup) -> tuple[tuple[str, int, int], ...]:
+    """(name, in_features, out_features) of one expert's stacked projections."""
+    if group.experts is None:
+        return ()
+    width = group.experts.intermediate_size
+    hidden = group.experts.down // width
+    return ("gate_up_proj", hidden, 2 * width), ("down_proj", width, hidden)
+
+
+def lora_parameters(architecture: Architecture, r: int, targets: frozenset[str]) -> Trainable:
+    """LoRA elements, tensors and bytes over all layers.
+
+    Args:
+        targets: module names (``q_proj``) or paths inside a layer.
+    """
+    elements = tensors = size = first = 0
+    for group in architecture.layers:
+        layer_elements = layer_tensors = layer_bytes = 0
+        for fan_in, fan_out, copies in target_shapes(group, targets):
+            layer_elements += copies * r * (fan_in + fan_out)
+            layer_tensors += 2 * copies
+            layer_bytes += copies * (block(4 * r * fan_in) + block(4 * r * fan_out))
+        count = len(group.indices)
+        elements += count * layer_elements
+        tensors += count * layer_tensors
+        size += count * layer_bytes
+        if 0 in group.indices:
+            first = layer_elements
+    return Trainable(lora_elements=elements, lora_tensors=tensors, lora_bytes=size, layer_elements=first)
+
+
+def known_targets(architecture: Architecture) -> tuple[str, ...]:
+    """Names that ``target_modules`` may hold for this model, in the order of the layer."""
+    names = [linear.name for group in architecture.layers for linear in group.linears]
+    experts = [alias for group in architecture.layers for name, _, _ in expert_shapes(group) for alias in sorted(EXPERT_TARGETS[name])]
+    return tuple(dict.fromkeys(names + experts))
+
+
+def check_targets(architecture: Architecture, targets: tuple[str, ...]) -> None:
+    """Refuse a target that the model does not have. Raises JobError naming it."""
+    known = known_targets(architecture)
+    paths = {linear.path for group in architecture.layers for linear in group.linears}
+    for target in targets:
+        if target not in known and target not in paths and target not in EMBEDDINGS:
+            raise JobError(
+                f'a {architecture.model_type} layer has no linear "{target}"',
+                key="target_modules",
+                allowed=", ".join(known + EMBEDDINGS),
+            )
+
+
+class Fused(NamedTuple):
+    """Which of Unsloth's fused kernels run: each needs LoRA on all of its projections.
+
+    Source: unsloth/models/llama.py ``patch_peft_model`` ("patched N layers with N QKV layers, N O layers and N MLP layers").
+    """
+
+    qkv: bool
+    o: bool
+    mlp: bool
+
+
+def fused_kernels(targets: frozenset[str]) -> Fused:
+    """The fused kernels that a set of target modules allows."""
+    return Fused(
+        qkv=targets >= {"q_proj", "k_proj", "v_proj"}, o="o_proj" in targets, mlp=targets >= {"gate_proj", "up_proj", "down_proj"}
+    )

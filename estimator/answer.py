@@ -1,0 +1,188 @@
+"""The estimate of one job: resolve it, simulate it, bound it, and say what was assumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from estimator import calibration, rope
+from estimator.architecture import Architecture
+from estimator.calibration import Evidence
+from estimator.checkpointing import host_slots, mode
+from estimator.device import find_device
+from estimator.estimate import Bytes, Estimate, HostBytes, Verdict
+from estimator.host import HostPlan, host_plan
+from estimator.job import Job
+from estimator.phases import Simulation, simulate
+from estimator.resolve import Run, resolve
+from estimator.sizes import Sizes, sizes_of
+from estimator.statics import Statics, statics_of
+
+HOST_MARGIN = 0.05
+"""Host RAM is expected within 5 %: the process itself differs between machines."""
+
+
+class Prepared(NamedTuple):
+    """A run and everything of it that does not depend on its length."""
+
+    run: Run
+    statics: Statics
+
+
+class Outcome(NamedTuple):
+    """One simulated length, with its totals and its verdict.
+
+    Attributes:
+        expected_room, safe_room: bytes left by what is expected, and by the bound, on the device or the host, whichever is
+            tighter; positive exactly where the verdict is not does_not_fit, and where it is fits.
+    """
+
+    z: Sizes
+    simulation: Simulation
+    host: HostPlan
+    evidence: Evidence
+    allocated: Bytes
+    reserved: Bytes
+    device: Bytes
+    verdict: Verdict
+    limited_by: str
+    expected_room: int
+    safe_room: int
+
+
+def estimate(job: Job, architecture: Architecture) -> Estimate:
+    """What a job needs on its GPU and its host, and whether it fits.
+
+    Args:
+        job: as written; nulls are filled in. architecture: the model's shape (`estimator.families.read_config`).
+
+    Raises:
+        CtxplanError: the job contradicts itself, the model or the GPU cannot be planned.
+    """
+    prepared = prepare(job, architecture)
+    resolved = prepared.run.job
+    return describe(prepared, outcome_at(prepared, resolved.max_seq_length, resolved.sequence_length or resolved.max_seq_length))
+
+
+def prepare(job: Job, architecture: Architecture) -> Prepared:
+    """Resolve a job and compute its static bytes."""
+    run = resolve(job, architecture, find_device(job.gpu))
+    return Prepared(run, statics_of(run))
+
+
+def outcome_at(prepared: Prepared, max_seq_length: int, length: int) -> Outcome:
+    """Simulate one length."""
+    run, statics = prepared
+    job = run.job
+    z = sizes_of(run.architecture, max_seq_length=max_seq_length, sequences=job.per_device_train_batch_size, length=length)
+    simulation = simulate(run, statics, z)
+    evidence = calibration.weigh_evidence(run, z)
+    expected = simulation.peak.allocated_bytes
+    factor = calibration.confidence_factor(job.confidence)
+    allocated = Bytes(expected, expected + int(expected * evidence.margin * factor))
+    reserved = Bytes(
+        calibration.reserved_bytes(run, allocated.expected),
+        max(calibration.reserved_bytes(run, allocated.upper, upper=factor > 0), allocated.upper),
+    )
+    beside = run.device.context_bytes + calibration.LOADED_MODULES_BYTES + statics.optimizer_device_bytes
+    device = Bytes(reserved.expected + beside, reserved.upper + beside)
+    host = _host(run, statics, z, simulation)
+    rooms = _rooms(run, device, host)
+    verdict, limited_by = _verdict(rooms)
+    expected_room, safe_room = min(rooms[0], rooms[2]), min(rooms)
+    return Outcome(z, simulation, host, evidence, allocated, reserved, device, verdict, limited_by, expected_room, safe_room)
+
+
+def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
+    """The outcome as the contract's estimate."""
+    run, statics = prepared
+    simulation, host = outcome.simulation, outcome.host
+    peak = simulation.peak
+    described = rope.describe_rope(run.architecture.rope, outcome.z.max_seq_length, extends=run.job.framework == "unsloth")
+    return Estimate(
+        peak_allocated_bytes=outcome.allocated,
+        peak_reserved_bytes=outcome.reserved,
+        peak_device_bytes=outcome.device,
+        host_bytes=HostBytes(host.total_bytes, host.pinned_bytes, host.pageable_bytes),
+        usable_bytes=run.device.usable_bytes,
+        peak_phase=peak.phase,
+        phases=simulation.peaks,
+        terms=tuple(term for term in peak.terms if term.bytes),
+        execution_path=run.path,
+        verdict=outcome.verdict,
+        confidence=run.job.confidence,
+        limited_by=outcome.limited_by,
+        calibration=dict(calibration.STRUCTURAL),
+        evidence="inside" if outcome.evidence.inside else "outside",
+        rope=described,
+        regime=_regime(run, outcome),
+        assumptions=_assumptions(run, statics, outcome, described["note"]),
+        job=replace(run.job, max_seq_length=outcome.z.max_seq_length, sequence_length=outcome.z.length),
+    )
+
+
+def _host(run: Run, statics: Statics, z: Sizes, simulation: Simulation) -> HostPlan:
+    moved = statics.weights.embedding if simulation.regime.embedding_offloaded else 0
+    return host_plan(
+        slots=host_slots(run, simulation.regime),
+        slot_bytes=z.u,
+        embedding_bytes=moved,
+        pin=bool(run.job.pin_host_memory),
+        host_ram_bytes=run.job.host_ram_bytes,
+    )
+
+
+def _rooms(run: Run, device: Bytes, host: HostPlan) -> tuple[int, int, int, int]:
+    """(device expected, device upper, host expected, host upper) room; 0 is a fit, so each is shifted to be positive then."""
+    total, ram = run.device.total_bytes + 1, run.job.host_ram_bytes
+    if ram is None:
+        return total - device.expected, total - device.upper, total, total
+    return (
+        total - device.expected,
+        total - device.upper,
+        ram + 1 - host.total_bytes,
+        ram + 1 - int(host.total_bytes * (1 + HOST_MARGIN)),
+    )
+
+
+def _verdict(rooms: tuple[int, int, int, int]) -> tuple[Verdict, str]:
+    expected, upper, host, host_upper = rooms
+    if min(expected, host) <= 0:
+        return "does_not_fit", "gpu" if expected <= 0 else "host"
+    if min(upper, host_upper) <= 0:
+        return "uncertain", "gpu" if upper <= 0 else "host"
+    return "fits", "gpu"
+
+
+def _regime(run: Run, outcome: Outcome) -> dict[str, object]:
+    simulation = outcome.simulation
+    plan = simulation.loss_plan
+    return {
+        "use_gradient_checkpointing": mode(run, outcome.z),
+        "inputs_offloaded": simulation.regime.offloads,
+        "double_buffer": simulation.regime.double_buffer,
+        "embedding_offloaded": simulation.regime.embedding_offloaded,
+        "loss": plan.kind if plan and run.path != "transformers" else "full_logits" if plan else None,
+        "loss_rows": plan.rows if plan and run.path != "transformers" else None,
+        "pinned_host_buffers": outcome.host.pinned_slots,
+    }
+
+
+def _assumptions(run: Run, statics: Statics, outcome: Outcome, rope_note: str) -> tuple[str, ...]:
+    versions = run.job.versions
+    stack = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "unsloth") if versions.get(name))
+    said = [*run.assumptions, *run.device.assumptions, f"stack: {stack}", f"RoPE: {rope_note}"]
+    said += [f"outside the measured range: {reason}" for reason in outcome.evidence.reasons]
+    if run.path in ("block_compiled", "generated"):
+        said.append("the first step compiles, and tries the layer once more: its own peak can differ")
+    if run.job.packing or (run.job.padding_free and run.job.per_device_train_batch_size > 1):
+        said.append("a flattened batch is planned as documents of sequence_length tokens; many short ones need a little more")
+    if statics.optimizer_device_bytes:
+        said.append("paged optimizer state is managed memory: counted on the device, not in allocated or reserved")
+    if any(group.experts for group in run.architecture.layers):
+        said.append("routing is taken as even over the experts")
+    if run.job.framework == "transformers":
+        said.append("the transformers path is a bare loop with full logits; TRL's SFTTrainer cuts the loss into chunks and needs less")
+    if outcome.simulation.regime.embedding_offloaded:
+        said.append("the input embedding is on the host: Unsloth moves it where a training step would be tight")
+    return tuple(said)

@@ -1,0 +1,118 @@
+"""The eager path: every instant of a training step that can be its peak, with Unsloth's fused kernels.
+
+Source: unsloth/models/llama.py ``LlamaModel_fast_forward``, ``CausalLM_fast_forward``; see `estimator.decoder_layer`.
+"""
+
+from __future__ import annotations
+
+from estimator import checkpointing, decoder_layer, loss
+from estimator.checkpointing import Regime
+from estimator.estimate import Term
+from estimator.ledger import Instant, LiveSet
+from estimator.loss import LossPlan
+from estimator.resolve import Run
+from estimator.sizes import Sizes
+from estimator.statics import Statics
+
+MODEL = "unsloth/models/llama.py LlamaModel_fast_forward"
+
+
+def scratch(run: Run, statics: Statics) -> LiveSet:
+    """The persistent dequantisation scratch of the fused kernels; LoRA dropout does without it."""
+    if run.path != "eager" or run.storage in ("bf16", "fp32") or run.job.lora_dropout:
+        return []
+    return [Term("dequantisation_scratch", statics.fused_scratch_bytes, "2 max(in * out)", "unsloth/kernels/utils.py _scratch")]
+
+
+def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
+    """The two wide moments of the last layer's forward, when most layer inputs exist."""
+    inputs = checkpointing.layer_inputs(run, z, regime, layers_done=run.architecture.num_hidden_layers)
+    if regime.offloads and run.architecture.num_hidden_layers > 1:
+        inputs = [inputs[0], Term("layer_input", z.u, "u", MODEL)]
+    old = old_gradients(run, statics)
+    if checkpointing.mode(run, z) is False:
+        return []
+    return [
+        Instant("forward", "mlp", [*inputs, *decoder_layer.forward_mlp(run, z, statics), *old]),
+        Instant("forward", "attention", [*inputs, *decoder_layer.forward_attention(run, z), *old]),
+    ]
+
+
+def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: LossPlan) -> list[Instant]:
+    """The fused head and cross entropy, forward and backward, with everything the graph holds."""
+    held = [*held_at_loss(run, z, regime), *old_gradients(run, statics)]
+    held.append(Term("final_norm_input", z.u, "u", "unsloth/kernels/rms_layernorm.py, saved X"))
+    gradient = Term("hidden_gradient", z.u, "u", f"{loss.CE}, grad_h")
+    chunk = Term("loss_buffers", plan.buffer_bytes, f"{plan.kind}, {plan.rows} rows", f"{loss.CE}")
+    hidden = Term("final_hidden_state", z.u, "u", MODEL)
+    scaled = Term("scaled_hidden_gradient", z.u, "u", "unsloth_zoo/fused_losses/fused_linear.py _scale_rows_impl")
+    return [
+        Instant("loss", "forward", [*held, hidden, gradient, chunk]),
+        Instant("backward", "loss", [*held, gradient, scaled]),
+    ]
+
+
+def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
+    """The widest moments of the last and of the first layer's backward: one has all inputs, the other all gradients."""
+    depth = run.architecture.num_hidden_layers
+    instants = []
+    for name, layers_done in (("last layer", depth), ("first layer", 1)):
+        held = _held_at_backward(run, z, regime, layers_done)
+        gradients = gradients_at(run, statics, layers_done)
+        mlp = [*held, *decoder_layer.kept_for_backward(run, z), *decoder_layer.backward_mlp(run, z, statics), *gradients]
+        attention = [*held, *decoder_layer.backward_attention(run, z), *gradients]
+        instants += [Instant("backward", f"{name}, mlp", mlp), Instant("backward", f"{name}, attention", attention)]
+    return instants
+
+
+def optimizer(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
+    """The step: all gradients, and the optimizer's temporaries."""
+    return [Instant("optimizer", "step", [all_gradients(run, statics), optimizer_temporaries(statics)])]
+
+
+def all_gradients(run: Run, statics: Statics) -> Term:
+    """Gradients of everything that trains."""
+    return Term("gradients", statics.gradient_bytes, "4 r sum(in + out)", "fp32 .grad of LoRA A and B")
+
+
+def optimizer_temporaries(statics: Statics) -> Term:
+    """What one optimizer step allocates and frees."""
+    return Term("optimizer_temporaries", statics.optimizer_step_bytes, "foreach lists", "estimator/optimizer.py")
+
+
+def old_gradients(run: Run, statics: Statics) -> LiveSet:
+    """With gradient accumulation, the gradients of earlier micro-batches."""
+    return [all_gradients(run, statics)] if run.job.gradient_accumulation_steps > 1 else []
+
+
+def gradients_at(run: Run, statics: Statics, layers_done: int) -> LiveSet:
+    """Gradients that exist while the backward of layer number ``layers_done`` (from 1) runs."""
+    if run.job.gradient_accumulation_steps > 1:
+        return [all_gradients(run, statics)]
+    depth = run.architecture.num_hidden_layers
+    if layers_done == depth and depth > 1:
+        return []
+    size = statics.gradient_bytes - statics.first_layer_gradient_bytes
+    return [Term("gradients", max(size, 0), "4 r sum(in + out) of the layers above", "fp32 .grad of LoRA A and B")]
+
+
+def held_at_loss(run: Run, z: Sizes, regime: Regime) -> LiveSet:
+    """Layer inputs, or without checkpointing everything the layers keep, while the loss runs."""
+    depth = run.architecture.num_hidden_layers
+    inputs = checkpointing.layer_inputs(run, z, regime, layers_done=depth)
+    if checkpointing.mode(run, z) is False:
+        return [*inputs, *_kept(run, z, depth)]
+    return inputs
+
+
+def _held_at_backward(run: Run, z: Sizes, regime: Regime, layers_done: int) -> LiveSet:
+    inputs = checkpointing.layer_inputs(run, z, regime, layers_done=layers_done)
+    if checkpointing.mode(run, z) is False:
+        return [*inputs, *_kept(run, z, layers_done - 1)]
+    return [*inputs, Term("recomputed_output", z.u, "u", f"{checkpointing.SMART}.backward, outputs")]
+
+
+def _kept(run: Run, z: Sizes, layers: int) -> LiveSet:
+    """The saved tensors of ``layers`` layers without checkpointing."""
+    size = sum(term.bytes for term in decoder_layer.kept_for_backward(run, z))
+    return [Term("layers_kept", layers * size, "L * (what one layer keeps)", "estimator/decoder_layer.py kept_for_backward")]

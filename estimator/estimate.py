@@ -1,0 +1,124 @@
+"""The answer: what a job needs, term by term, and whether it fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from estimator.job import Job, job_to_json
+
+Verdict = Literal["fits", "does_not_fit", "uncertain"]
+Evidence = Literal["inside", "outside"]
+
+
+class Term(NamedTuple):
+    """Some bytes that are alive at one instant, by name.
+
+    ``formula`` is in the symbols of `estimator.architecture`; ``source`` names the release's file and function, or the
+    measurement, that it was read from.
+    """
+
+    name: str
+    bytes: int
+    formula: str
+    source: str
+
+
+class Bytes(NamedTuple):
+    """An expected number of bytes, and the bound that holds at the asked confidence."""
+
+    expected: int
+    upper: int
+
+
+class HostBytes(NamedTuple):
+    """Host RAM: pinned blocks (as the allocator rounds them), and pageable."""
+
+    expected: int
+    pinned: int
+    pageable: int
+
+
+class Phase(NamedTuple):
+    """The largest sum of live bytes in one part of the run."""
+
+    phase: str
+    allocated_bytes: int
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a job needs on its device. The terms of the peak phase sum to ``peak_allocated_bytes.expected`` exactly."""
+
+    peak_allocated_bytes: Bytes
+    peak_reserved_bytes: Bytes
+    peak_device_bytes: Bytes
+    host_bytes: HostBytes
+    usable_bytes: int
+    peak_phase: str
+    phases: tuple[Phase, ...]
+    terms: tuple[Term, ...]
+    execution_path: str
+    verdict: Verdict
+    confidence: float
+    limited_by: str
+    calibration: dict[str, Any]
+    evidence: Evidence
+    rope: dict[str, Any]
+    regime: dict[str, Any]
+    assumptions: tuple[str, ...]
+    job: Job
+
+    def to_json(self) -> dict[str, Any]:
+        """The estimate as the contract writes it, in plain JSON values."""
+        return {
+            "peak_allocated_bytes": self.peak_allocated_bytes._asdict(),
+            "peak_reserved_bytes": self.peak_reserved_bytes._asdict(),
+            "peak_device_bytes": self.peak_device_bytes._asdict(),
+            "host_bytes": self.host_bytes._asdict(),
+            "usable_bytes": self.usable_bytes,
+            "peak_phase": self.peak_phase,
+            "phases": [{"phase": p.phase, "allocated_bytes": p.allocated_bytes} for p in self.phases],
+            "terms": [t._asdict() for t in self.terms],
+            "execution_path": self.execution_path,
+            "verdict": self.verdict,
+            "confidence": self.confidence,
+            "limited_by": self.limited_by,
+            "calibration": self.calibration,
+            "evidence": self.evidence,
+            "rope": self.rope,
+            "regime": self.regime,
+            "assumptions": list(self.assumptions),
+            "job": job_to_json(self.job),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxContext:
+    """The longest context of a job, and what limits it.
+
+    Attributes:
+        expected: the largest max_seq_length that is not ``does_not_fit``; 0 where none is.
+        safe: the largest n whose verdict is ``fits`` while n + 1 is not; 0 where none is.
+        gaps: ranges [first, last] of shorter lengths that do not fit (a regime switch), tokens.
+    """
+
+    expected: int
+    safe: int
+    limited_by: str
+    gaps: tuple[tuple[int, int], ...]
+    estimate: Estimate | None
+    assumptions: tuple[str, ...]
+    job: Job
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as the contract writes it, in plain JSON values."""
+        return {
+            "max_seq_length": {"expected": self.expected, "safe": self.safe},
+            "limited_by": self.limited_by,
+            "does_not_fit_below": [{"first": a, "last": b} for a, b in self.gaps],
+            "at_safe": self.estimate.to_json() if self.estimate else None,
+            "assumptions": list(self.assumptions),
+            "job": job_to_json(self.job),
+        }

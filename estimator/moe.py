@@ -1,0 +1,60 @@
+"""Mixture-of-experts layers on the generated path: routed rows, expert stacks, and the weights that are dequantised whole.
+
+R = T * k routed rows, E experts, Ie = the experts' intermediate size. Read from allocator snapshots of Qwen3-30B-A3B and
+gpt-oss-20b shapes (torch 2.11, H200); source: unsloth_zoo/temporary_patches/moe_utils.py ``forward_native_grouped_mm``.
+The routing is taken as even; an uneven one moves rows between experts and leaves these sums as they are.
+"""
+
+from __future__ import annotations
+
+from estimator.architecture import Architecture, Experts
+from estimator.estimate import Term
+from estimator.ledger import LiveSet
+from estimator.resolve import Run
+from estimator.sizes import Sizes
+
+GROUPED = "unsloth_zoo/temporary_patches/moe_utils.py forward_native_grouped_mm"
+
+
+def experts_of(architecture: Architecture) -> Experts | None:
+    """The experts of the model's sparse layers; None for a dense model."""
+    return next((group.experts for group in architecture.layers if group.experts), None)
+
+
+def forward(run: Run, z: Sizes, experts: Experts) -> LiveSet:
+    """The down projection of the experts in a forward whose graph is not kept."""
+    routed = z.tokens * experts.per_token
+    rows = 2 * routed * run.architecture.hidden_size
+    return [
+        Term("routed_rows", 2 * rows, "2 * 2 R H", GROUPED),
+        Term("expert_gate_up", _gate_up(routed, experts), "2 R 2 Ie", GROUPED),
+        _dequantised(run, experts),
+    ]
+
+
+def backward(run: Run, z: Sizes, experts: Experts) -> LiveSet:
+    """The widest moment of the experts' recompute and backward."""
+    routed = z.tokens * experts.per_token
+    rows = 2 * routed * run.architecture.hidden_size
+    width = _gate_up(routed, experts)
+    if run.architecture.attention_sinks:
+        return [
+            Term("routed_rows", rows, "2 R H", GROUPED),
+            Term("expert_gate_up", 4 * width, "4 * 2 R 2 Ie", GROUPED),
+            Term("expert_bias_rows", 2 * width, "4 R 2 Ie", "unsloth_zoo/temporary_patches/moe_utils.py _gather_expert_bias"),
+        ]
+    copies = 3 if run.storage in ("bf16", "fp32") else 2
+    return [
+        Term("routed_rows", copies * rows, "2 * 2 R H (3 in 16 bit)", GROUPED),
+        Term("expert_gate_up", width, "2 R 2 Ie", GROUPED),
+        _dequantised(run, experts),
+    ]
+
+
+def _gate_up(routed: int, experts: Experts) -> int:
+    return 2 * routed * 2 * experts.intermediate_size
+
+
+def _dequantised(run: Run, experts: Experts) -> Term:
+    size = 0 if run.storage in ("bf16", "fp32") else 2 * experts.count * experts.gate_up
+    return Term("dequantised_experts", size, "2 E H 2 Ie", "unsloth/kernels/nf4.py dequantize_nf4, the whole stack")

@@ -1,0 +1,129 @@
+"""One run on one device: what Unsloth decides from the free memory, and the peak of every phase.
+
+The decisions are made in the order in which the run makes them: where the embedding lives (after the load), how the loss is cut
+(at the first loss), whether a second staging buffer is admitted (after the first step). Each reads memory that the ones before
+it decided, so the estimate is the fixed point that the run itself reaches.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import NamedTuple
+
+from estimator import attention, base, block_compiled, eager, evaluation, generated, kv_cache, stock
+from estimator.calibration import reserved_bytes, room_bytes
+from estimator.checkpointing import DOUBLE_BUFFER_HEADROOM_BYTES, Regime, offloads_inputs, staging
+from estimator.embedding import embedding_offloaded
+from estimator.estimate import Phase, Term
+from estimator.ledger import Instant, LiveSet, total
+from estimator.loss import LossPlan, plan_loss
+from estimator.resolve import Run
+from estimator.sizes import Sizes
+from estimator.statics import Statics
+
+
+PATHS: dict[str, ModuleType] = {"eager": eager, "block_compiled": block_compiled, "generated": generated,"transformers": stock}
+
+
+class Simulation(NamedTuple):
+    """The peak of every phase, in the order of a run, and the regime that was reached.
+
+    Attributes:
+        peaks: (phase, instant, bytes, terms) of the widest instant of each phase. terms of the peak sum to its bytes.
+        first_step_bytes: the largest sum of the first step, before optimizer state and second buffer exist.
+        double_buffer_room_bytes: driver-free memory after the first step, beyond what admits the second staging buffer.
+    """
+
+    peaks: tuple[Phase, ...]
+    regime: Regime
+    loss_plan: LossPlan | None
+    first_step_bytes: int
+    double_buffer_room_bytes: int
+
+    @property
+    def peak(self) -> Phase:
+        return max(self.peaks, key=lambda phase: phase.allocated_bytes)
+
+
+def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
+    """Run one step after another, on paper."""
+    if run.job.mode == "generate":
+        return _generate(run, statics, z)
+    moved = embedding_offloaded(run, statics, z.max_seq_length)
+    loaded = base.loaded(run, statics, embedding_offloaded=moved)
+    resident = [*loaded, *base.trained(run, statics)]
+    first = Regime(offloads=offloads_inputs(run, z), double_buffer=False, embedding_offloaded=moved, steady=False)
+    always = [*resident, *_during_steps(run, statics, z, first)]
+    path = PATHS[run.path]
+    forward = path.forward(run, statics, z, first)
+    before_loss = _widest(always, forward)
+    plan = _plan_loss(run, z, before_loss)
+    instants = [*forward, *path.loss_instants(run, statics, z, first, plan), *path.backward(run, statics, z, first)]
+    first_step = _widest(always, instants)
+    room = room_bytes(run) - reserved_bytes(run, first_step) - DOUBLE_BUFFER_HEADROOM_BYTES
+    steady = first._replace(steady=True, double_buffer=first.offloads and room > 0)
+    always = [*resident, *_during_steps(run, statics, z, steady)]
+    instants = [
+        *path.forward(run, statics, z, steady),
+        *path.loss_instants(run, statics, z, steady, plan),
+        *path.backward(run, statics, z, steady),
+        *eager.optimizer(run, statics, z, steady),
+        *evaluation.instants(run, statics, z, plan),
+    ]
+    peaks = [
+        Phase("load", total(loaded), tuple(loaded)),
+        Phase("peft", total(resident), tuple(resident)),
+        *_peaks(always, instants),
+    ]
+    return Simulation(tuple(peaks), steady, plan, first_step, room)
+
+
+def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
+    """Prefill and decode: no gradients, no optimizer, nothing offloaded."""
+    regime = Regime(offloads=False, double_buffer=False, embedding_offloaded=embedding_offloaded(run, statics, z.max_seq_length), steady=False)
+    loaded = base.loaded(run, statics, embedding_offloaded=regime.embedding_offloaded)
+    resident = [*loaded, *base.trained(run, statics)]
+    always = [*resident, *base.step(run, statics, z, regime), *eager.scratch(run, statics), *attention.masks(run, z)]
+    peaks = [
+        Phase("load", total(loaded), tuple(loaded)),
+        Phase("peft", total(resident), tuple(resident)),
+        *_peaks(always, kv_cache.instants(run, statics, z)),
+    ]
+    return Simulation(tuple(peaks), regime, None, 0, 0)
+
+
+def _during_steps(run: Run, statics: Statics, z: Sizes, regime: Regime) -> LiveSet:
+    return [
+        *base.step(run, statics, z, regime),
+        *eager.scratch(run, statics),
+        *staging(run, z, regime),
+        *attention.masks(run, z),
+    ]
+
+
+def _plan_loss(run: Run, z: Sizes, allocated: int) -> LossPlan:
+    free = room_bytes(run) - reserved_bytes(run, allocated)
+    return plan_loss(
+        rows=z.sequences * max(z.length - 1, 1),
+        hidden_size=run.architecture.hidden_size,
+        vocab_size=run.architecture.vocab_size,
+        head_trains="lm_head" in run.job.modules_to_save,
+        free_bytes=max(free, 0),
+        total_bytes=run.device.total_bytes,
+        capability=run.device.compute_capability[0],
+    )
+
+
+def _widest(always: LiveSet, instants: list[Instant]) -> int:
+    return total(always) + max((total(instant.terms) for instant in instants), default=0)
+
+
+def _peaks(always: LiveSet, instants: list[Instant]) -> list[Phase]:
+    """The widest instant of each phase, in order of first appearance."""
+    under = total(always)
+    widest: dict[str, tuple[int, LiveSet]] = {}
+    for instant in instants:
+        size = total(instant.terms)
+        if instant.phase not in widest or size > widest[instant.phase][0]:
+            widest[instant.phase] = size, instant.terms
+    return [Phase(phase, under + size, (*always, *terms)) for phase, (size, terms) in widest.items()]

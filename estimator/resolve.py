@@ -1,0 +1,239 @@
+"""From a job as written to a job as run: every null filled in, contradictions refused, the execution path named.
+
+Sources: unsloth/models/loader.py (which families have Unsloth's own forward), unsloth/trainer.py and
+unsloth/utils/padding_choice.py (padding-free), unsloth/utils/attention_dispatch.py ``select_attention_backend``,
+unsloth/models/_utils.py ``apply_unsloth_gradient_checkpointing``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from estimator.adapters import EMBEDDINGS, Fused, check_targets, fused_kernels, known_targets
+from estimator.architecture import Architecture
+from estimator.device import Device
+from estimator.errors import JobError
+from estimator.job import ALL_LINEAR, Job
+from estimator.parameters import with_layers
+from estimator.stack import MEASURED_STACK, Stack, read_stack
+from estimator.weights import Storage, checkpoint_storage
+
+ExecutionPath = Literal["eager", "block_compiled", "generated", "transformers"]
+
+EAGER_FAMILIES = frozenset({"llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3"})
+"""Families whose forward Unsloth replaces (unsloth/models/loader.py); every other goes through FastModel."""
+
+NO_PADDING_FREE = frozenset({"gemma2", "gpt_oss"})
+"""unsloth/trainer.py ``PADDING_FREE_BLOCKLIST``: soft-capped or sink attention cannot take packed batches."""
+
+ALWAYS_PADDING_FREE = frozenset({9, 10})
+"""Compute capability majors that padding_choice.py has no measurement for: they keep padding-free batches."""
+
+FORMATS = ("load_in_4bit", "load_in_8bit", "load_in_16bit", "load_in_fp8", "full_finetuning")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A job as it will run: everything that does not depend on the number of tokens.
+
+    Attributes:
+        flattened: whether a micro-batch is one row of all its tokens (padding-free or packed).
+    """
+
+    job: Job
+    architecture: Architecture
+    device: Device
+    stack: Stack
+    path: ExecutionPath
+    storage: Storage
+    attention: str
+    flattened: bool
+    targets: frozenset[str]
+    fused: Fused
+    assumptions: tuple[str, ...]
+
+
+def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
+    """Fill in what the stack would choose.
+
+    Raises:
+        JobError: contradictory or impossible settings; the error names the key.
+    """
+    assumptions: list[str] = []
+    if job.num_hidden_layers is not None:
+        architecture = with_layers(architecture, job.num_hidden_layers)
+    stack = read_stack(job.versions)
+    job = _resolve_length(job, architecture)
+    job = _resolve_format(job, architecture, assumptions)
+    storage = _storage(job, architecture)
+    targets = _targets(job, architecture, assumptions)
+    attention = _attention(job, architecture, stack, assumptions)
+    job = _resolve_batching(job, architecture, device, assumptions)
+    path = _execution_path(job, architecture)
+    job = replace(
+        job,
+        target_modules=tuple(t for t in targets if t not in EMBEDDINGS),
+        modules_to_save=tuple(dict.fromkeys((*job.modules_to_save, *(t for t in targets if t in EMBEDDINGS)))),
+        attn_implementation=attention,
+        pin_host_memory=True if job.pin_host_memory is None else job.pin_host_memory,
+        per_device_eval_batch_size=job.per_device_eval_batch_size or 0,
+        block_compile=path == "block_compiled" if path in ("eager", "block_compiled") else bool(job.block_compile),
+        versions={**MEASURED_STACK, **job.versions},
+    )
+    _check_modules_to_save(job)
+    return Run(
+        job=job,
+        architecture=architecture,
+        device=device,
+        stack=stack,
+        path=path,
+        storage=storage,
+        attention=attention,
+        flattened=bool(job.packing or job.padding_free),
+        targets=frozenset(job.target_modules),
+        fused=fused_kernels(frozenset(job.target_modules)),
+        assumptions=tuple(assumptions),
+    )
+
+
+def _resolve_length(job: Job, architecture: Architecture) -> Job:
+    length = job.sequence_length
+    if length is not None and length > job.max_seq_length:
+        raise JobError(
+            f"{length} tokens are longer than max_seq_length, to which Unsloth cuts them",
+            key="sequence_length",
+            allowed=f"at most max_seq_length, {job.max_seq_length}",
+        )
+    return replace(
+        job,
+        sequence_length=length or job.max_seq_length,
+        num_hidden_layers=architecture.num_hidden_layers,
+    )
+
+
+def _resolve_format(job: Job, architecture: Architecture, assumptions: list[str]) -> Job:
+    asked = [name for name in FORMATS if getattr(job, name)]
+    if len(asked) > 1:
+        first, second = asked[0], asked[1]
+        raise JobError(f"contradicts {second}: both are true", key=first, allowed="one weight format, or full_finetuning")
+    chosen = asked[0] if asked else _default_format(job, architecture, assumptions)
+    values = {name: name == chosen for name in FORMATS}
+    if chosen == "full_finetuning":
+        if "r" not in _LORA_FREE and job.modules_to_save:
+            raise JobError("has no meaning in full fine-tuning, where everything trains", key="modules_to_save")
+    if asked and job.load_in_4bit is None and chosen != "load_in_4bit":
+        assumptions.append(f"load_in_4bit is off because {chosen} is asked for")
+    return replace(job, **values)
+
+
+_LORA_FREE = frozenset[str]()
+
+
+def _default_format(job: Job, architecture: Architecture, assumptions: list[str]) -> str:
+    if job.load_in_4bit is not False:
+        return "load_in_4bit"
+    quantization = architecture.quantization
+    if quantization is None:
+        return "load_in_16bit"
+    raise JobError(
+        "is false, but the checkpoint is stored in 4 bit or another quantised format",
+        key="load_in_4bit",
+        allowed="true, or another weight format with a 16-bit checkpoint",
+    )
+
+
+def _storage(job: Job, architecture: Architecture) -> Storage:
+    quantization = architecture.quantization
+    if job.full_finetuning or job.load_in_16bit:
+        if quantization is not None and quantization.method.startswith("bitsandbytes"):
+            key = "full_finetuning" if job.full_finetuning else "load_in_16bit"
+            raise JobError("needs a 16-bit checkpoint, this one is quantised", key=key, allowed="a 16-bit model id")
+        return "bf16"
+    if job.load_in_8bit:
+        return "int8"
+    if job.load_in_fp8:
+        return "fp8"
+    if quantization is not None:
+        return checkpoint_storage(quantization)
+    return "nf4_double_quant"
+
+
+def _targets(job: Job, architecture: Architecture, assumptions: list[str]) -> tuple[str, ...]:
+    if job.full_finetuning:
+        return ()
+    known = known_targets(architecture)
+    if job.target_modules == "all-linear":
+        return known
+    targets = tuple(job.target_modules)
+    if targets == ALL_LINEAR and not set(ALL_LINEAR) <= set(known):
+        # PEFT adapts what it finds: on fused projections (phi3) the default list reaches the others only.
+        found = tuple(t for t in targets if t in known)
+        missing = ", ".join(t for t in targets if t not in known)
+        assumptions.append(f"{architecture.model_type} has no {missing}: only {', '.join(found)} are adapted")
+        return found
+    check_targets(architecture, targets)
+    return targets
+
+
+def _attention(job: Job, architecture: Architecture, stack: Stack, assumptions: list[str]) -> str:
+    asked = job.attn_implementation
+    if asked == "flash_attention_2" and architecture.attention_sinks:
+        raise JobError("attention sinks have no FlashAttention 2 kernel", key="attn_implementation", allowed="flex_attention, eager")
+    if asked is not None:
+        return asked
+    if architecture.attention_sinks:
+        return "flex_attention" if job.framework == "unsloth" and job.mode == "train" else "eager"
+    if job.framework == "transformers":
+        return "sdpa"
+    if stack.has_flash_attention:
+        return "flash_attention_2"
+    if stack.has_xformers:
+        return "xformers"
+    assumptions.append("attention is PyTorch SDPA: flash-attn and xformers are taken as not installed")
+    return "sdpa"
+
+
+def _resolve_batching(job: Job, architecture: Architecture, device: Device, assumptions: list[str]) -> Job:
+    """padding_free: null is SFTTrainer's own choice."""
+    trains = job.mode == "train" and job.framework == "unsloth"
+    blocked = architecture.model_type in NO_PADDING_FREE
+    if (job.padding_free or job.packing) and blocked:
+        key = "packing" if job.packing else "padding_free"
+        raise JobError(f"Unsloth does not flatten batches of {architecture.model_type}", key=key, allowed="false")
+    if job.padding_free and job.framework == "transformers":
+        raise JobError("the transformers path runs dense batches", key="padding_free", allowed="false or null")
+    if job.padding_free is not None:
+        return job
+    if not trains or blocked or (job.block_compile is True and not job.packing):
+        return replace(job, padding_free=False)
+    if job.block_compile is False and not job.packing:
+        assumptions.append("padding_free is null: SFTTrainer's choice, padding-free batches")
+    if device.compute_capability[0] not in ALWAYS_PADDING_FREE:
+        assumptions.append(
+            "SFTTrainer may choose padded batches on this card where a micro-batch is short (under 0.1 s of GPU time); "
+            "set padding_free to plan for either"
+        )
+    return replace(job, padding_free=True)
+
+
+def _execution_path(job: Job, architecture: Architecture) -> ExecutionPath:
+    if job.framework == "transformers":
+        return "transformers"
+    if job.full_finetuning or job.load_in_8bit or architecture.model_type not in EAGER_FAMILIES:
+        return "generated"
+    if job.mode == "generate" or job.padding_free or job.packing or job.block_compile is False:
+        return "eager"
+    if job.unsloth_tiled_mlp:
+        raise JobError(
+            "fails with block compile on dense batches in this stack (a view made in no_grad mode)",
+            key="unsloth_tiled_mlp",
+            allowed="true together with block_compile: false or padding_free: true",
+        )
+    return "block_compiled"
+
+
+def _check_modules_to_save(job: Job) -> None:
+    for name in job.modules_to_save:
+        if name not in EMBEDDINGS:
+            raise JobError(f'"{name}" is not modelled', key="modules_to_save", allowed=", ".join(EMBEDDINGS))

@@ -1,0 +1,164 @@
+"""What a run keeps on the GPU whatever its sequence length: weights, adapters, gradients, optimizer state, workspaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from estimator.adapters import Trainable, lora_parameters, target_shapes
+from estimator.allocator import MIB, block
+from estimator.architecture import Architecture
+from estimator.optimizer import OPTIMIZER_KINDS, Tensors
+from estimator.resolve import Run
+from estimator.weights import WeightBytes, weight_bytes
+
+HOPPER_WORKSPACE_BYTES = 32 * MIB
+DEFAULT_WORKSPACE_BYTES = 8_519_680
+"""cuBLAS workspace per handle: aten/src/ATen/cuda/CublasHandlePool.cpp ``parseChosenWorkspaceSize`` (4096 KiB * 8 on
+Hopper, ``:4096:2:16:8`` elsewhere). Measured: 33,554,432 B after loading on an H100, before any training step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statics:
+    """Bytes that do not depend on the number of tokens.
+
+    Attributes:
+        trained_bytes: adapters and full copies that train (the base weights themselves in full fine-tuning are in weights).
+        gradient_bytes: gradients of everything that trains. first_layer_gradient_bytes: the part that the first layer's own
+            backward makes, so it is not there while that backward runs.
+        scratch_bytes: the largest projection in 16 bit. fused_scratch_bytes: the largest that a fused kernel multiplies,
+            Unsloth's persistent dequantisation scratch.
+        head_elements: V * H. head_gradient_bytes: the head's gradient, where it trains.
+        upcast_bytes: what turning the 16-bit modules into fp32 adds (plain PEFT on a quantised model).
+        optimizer_device_bytes: state in managed memory (paged optimizers): on the device, unknown to torch.
+    """
+
+    weights: WeightBytes
+    trainable: Trainable
+    trained_bytes: int
+    gradient_bytes: int
+    first_layer_gradient_bytes: int
+    optimizer_bytes: int
+    optimizer_device_bytes: int
+    optimizer_step_bytes: int
+    scratch_bytes: int
+    workspace_bytes: int
+    head_elements: int
+    head_gradient_bytes: int = 0
+    upcast_bytes: int = 0
+    fused_scratch_bytes: int = 0
+
+
+def statics_of(run: Run) -> Statics:
+    """Compute all of it; cost grows with the kinds of layer, never with depth."""
+    architecture, job = run.architecture, run.job
+    weights = weight_bytes(architecture, run.storage)
+    if job.full_finetuning:
+        return _full_finetuning(run, weights)
+    trainable = lora_parameters(architecture, job.r, run.targets)
+    tensors = _lora_tensors(run)
+    saved_bytes = 0
+    for name in job.modules_to_save:
+        elements = architecture.vocab_size * architecture.hidden_size
+        tensors.append(Tensors(architecture.vocab_size, architecture.hidden_size, 1, 2, is_embedding=name == "embed_tokens"))
+        saved_bytes += block(2 * elements)
+    state, step = _optimizer_bytes(run, tensors, trainable.lora_bytes + saved_bytes)
+    paged = OPTIMIZER_KINDS[job.optim].paged
+    return Statics(
+        weights=weights,
+        trainable=trainable,
+        trained_bytes=trainable.lora_bytes + saved_bytes,
+        gradient_bytes=trainable.lora_bytes + saved_bytes,
+        first_layer_gradient_bytes=4 * trainable.layer_elements,
+        optimizer_bytes=0 if paged else state,
+        optimizer_device_bytes=state if paged else 0,
+        optimizer_step_bytes=step,
+        scratch_bytes=2 * largest_projection(architecture),
+        fused_scratch_bytes=2 * largest_fused_projection(run),
+        workspace_bytes=workspace_bytes(run),
+        head_elements=architecture.vocab_size * architecture.hidden_size,
+        head_gradient_bytes=2 * architecture.vocab_size * architecture.hidden_size if "lm_head" in job.modules_to_save else 0,
+        upcast_bytes=upcast_bytes(run, weights),
+    )
+
+
+def workspace_bytes(run: Run) -> int:
+    """One cuBLAS workspace."""
+    return HOPPER_WORKSPACE_BYTES if run.device.compute_capability[0] == 9 else DEFAULT_WORKSPACE_BYTES
+
+
+def upcast_bytes(run: Run, weights: WeightBytes) -> int:
+    """``prepare_model_for_kbit_training``: every parameter that is not quantised becomes fp32, twice its 16-bit bytes."""
+    if run.path != "transformers" or run.storage in ("bf16", "fp32"):
+        return 0
+    norms = sum(len(group.indices) * block(2 * group.norm_elements) for group in run.architecture.layers)
+    return weights.embedding + weights.head + weights.final_norm + norms
+
+
+def largest_projection(architecture: Architecture) -> int:
+    """Elements of the largest linear of any decoder layer, experts apart."""
+    return max((linear.weights for group in architecture.layers for linear in group.linears), default=0)
+
+
+def largest_fused_projection(run: Run) -> int:
+    """Elements of the largest linear that one of the fused kernels reads; 0 where none is fused."""
+    names = {"q_proj": run.fused.qkv, "k_proj": run.fused.qkv, "v_proj": run.fused.qkv, "o_proj": run.fused.o}
+    sizes = (x.weights for g in run.architecture.layers for x in g.linears if names.get(x.name, run.fused.mlp))
+    return max(sizes, default=0)
+
+
+def _lora_tensors(run: Run) -> list[Tensors]:
+    r = run.job.r
+    tensors: list[Tensors] = []
+    for group in run.architecture.layers:
+        count = len(group.indices)
+        for fan_in, fan_out, copies in target_shapes(group, run.targets):
+            tensors.append(Tensors(r, fan_in, count * copies, 4))
+            tensors.append(Tensors(fan_out, r, count * copies, 4))
+    return tensors
+
+
+def _base_tensors(architecture: Architecture, *, through_trainer: bool) -> list[Tensors]:
+    """All tensors of the model. transformers' Trainer gives embeddings 32-bit state; a bare loop does not."""
+    vocabulary = Tensors(architecture.vocab_size, architecture.hidden_size, 1, 2, is_embedding=through_trainer)
+    tensors = [vocabulary]
+    if not architecture.tie_word_embeddings:
+        tensors.append(vocabulary._replace(is_embedding=False))
+    for group in architecture.layers:
+        count = len(group.indices)
+        tensors.append(Tensors(group.norm_elements, 1, count, 2))
+        for linear in group.linears:
+            tensors.append(Tensors(linear.out_features, linear.in_features, count * linear.copies, 2))
+            if linear.bias:
+                tensors.append(Tensors(linear.out_features, 1, count * linear.copies, 2))
+        if group.experts:
+            for one in (group.experts.gate_up, group.experts.down):
+                tensors.append(Tensors(group.experts.count, one, count, 2))
+    return tensors
+
+
+def _full_finetuning(run: Run, weights: WeightBytes) -> Statics:
+    tensors = _base_tensors(run.architecture, through_trainer=run.path != "transformers")
+    state, step = _optimizer_bytes(run, tensors, weights.total)
+    paged = OPTIMIZER_KINDS[run.job.optim].paged
+    layer = sum(t.elements for t in tensors[1:]) // max(run.architecture.num_hidden_layers, 1)
+    return Statics(
+        weights=weights,
+        trainable=Trainable(base_elements=sum(t.elements * t.count for t in tensors)),
+        trained_bytes=0,
+        gradient_bytes=weights.total,
+        first_layer_gradient_bytes=2 * layer,
+        optimizer_bytes=0 if paged else state,
+        optimizer_device_bytes=state if paged else 0,
+        optimizer_step_bytes=step,
+        scratch_bytes=0,
+        workspace_bytes=workspace_bytes(run),
+        head_elements=run.architecture.vocab_size * run.architecture.hidden_size,
+        head_gradient_bytes=2 * run.architecture.vocab_size * run.architecture.hidden_size,
+    )
+
+
+def _optimizer_bytes(run: Run, tensors: list[Tensors], parameter_bytes: int) -> tuple[int, int]:
+    optimizer = OPTIMIZER_KINDS[run.job.optim]
+    state = sum(optimizer.state_bytes(tensor) for tensor in tensors)
+    largest = max((4 * tensor.elements for tensor in tensors), default=0)
+    return state, optimizer.step_bytes(parameter_bytes, largest)
