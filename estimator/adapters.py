@@ -12,6 +12,7 @@ from typing import NamedTuple
 from estimator.allocator import block
 from estimator.architecture import Architecture, LayerGroup
 from estimator.errors import JobError
+from estimator.optimizer import Tensors
 
 EMBEDDINGS = ("embed_tokens", "lm_head")
 
@@ -21,19 +22,11 @@ class Trainable:
     """Parameters that are trained.
 
     Attributes:
-        lora_elements: LoRA A and B of all layers; lora_tensors: how many tensors they are.
-        lora_bytes: their fp32 bytes, each tensor in its own block.
-        widest_layer_elements: LoRA elements of the first layer, whose gradients are not there yet when its backward peaks.
-        saved_elements: elements of ``modules_to_save``, full copies that train beside the adapters.
-        base_elements: elements of the base model, where all of it is trained.
+        lora_elements: elements of LoRA A and B of all layers. lora_bytes: their fp32 bytes, each tensor in its own block.
     """
 
     lora_elements: int = 0
-    lora_tensors: int = 0
     lora_bytes: int = 0
-    layer_elements: int = 0
-    saved_elements: int = 0
-    base_elements: int = 0
 
 
 def target_shapes(group: LayerGroup, targets: frozenset[str]) -> Iterator[tuple[int, int, int]]:
@@ -63,26 +56,34 @@ def expert_shapes(group: LayerGroup) -> tuple[tuple[str, int, int], ...]:
     return ("gate_up_proj", hidden, 2 * width), ("down_proj", width, hidden)
 
 
-def lora_parameters(architecture: Architecture, r: int, targets: frozenset[str]) -> Trainable:
-    """LoRA elements, tensors and bytes over all layers.
+def lora_tensors(architecture: Architecture, r: int, targets: frozenset[str]) -> list[Tensors]:
+    """LoRA A (r, in) and B (out, r) of every adapted linear, in fp32.
 
     Args:
         targets: module names (``q_proj``) or paths inside a layer.
     """
-    elements = tensors = size = first = 0
+    tensors: list[Tensors] = []
     for group in architecture.layers:
-        layer_elements = layer_tensors = layer_bytes = 0
-        for fan_in, fan_out, copies in target_shapes(group, targets):
-            layer_elements += copies * r * (fan_in + fan_out)
-            layer_tensors += 2 * copies
-            layer_bytes += copies * (block(4 * r * fan_in) + block(4 * r * fan_out))
         count = len(group.indices)
-        elements += count * layer_elements
-        tensors += count * layer_tensors
-        size += count * layer_bytes
-        if 0 in group.indices:
-            first = layer_elements
-    return Trainable(lora_elements=elements, lora_tensors=tensors, lora_bytes=size, layer_elements=first)
+        for fan_in, fan_out, copies in target_shapes(group, targets):
+            tensors.append(Tensors(r, fan_in, count * copies, 4))
+            tensors.append(Tensors(fan_out, r, count * copies, 4))
+    return tensors
+
+
+def lora_parameters(tensors: list[Tensors]) -> Trainable:
+    """LoRA elements and bytes over all layers."""
+    elements = size = 0
+    for rows, columns, count, itemsize, _ in tensors:
+        elements += rows * columns * count
+        size += block(rows * columns * itemsize) * count
+    return Trainable(lora_elements=elements, lora_bytes=size)
+
+
+def first_layer_lora_bytes(architecture: Architecture, r: int, targets: frozenset[str]) -> int:
+    """fp32 bytes of the first layer's adapters."""
+    first = next(group for group in architecture.layers if 0 in group.indices)
+    return sum(4 * copies * r * (fan_in + fan_out) for fan_in, fan_out, copies in target_shapes(first, targets))
 
 
 def known_targets(architecture: Architecture) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def outcome_at(prepared: Prepared, max_seq_length: int, length: int) -> Outcome:
     beside = run.device.context_bytes + calibration.LOADED_MODULES_BYTES + statics.optimizer_device_bytes
     device = Bytes(reserved.expected + beside, reserved.upper + beside)
     host = _host(run, statics, z, simulation)
-    rooms = _rooms(run, device, host)
+    rooms = _rooms(run, statics, allocated, host, bound=factor > 0)
     verdict, limited_by = _verdict(rooms)
     expected_room, safe_room = min(rooms[0], rooms[2]), min(rooms)
     return Outcome(z, simulation, host, evidence, allocated, reserved, device, verdict, limited_by, expected_room, safe_room)
@@ -107,7 +107,7 @@ def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
         usable_bytes=run.device.usable_bytes,
         peak_phase=peak.phase,
         phases=simulation.peaks,
-        terms=tuple(term for term in peak.terms if term.bytes),
+        terms=peak.terms,
         execution_path=run.path,
         verdict=outcome.verdict,
         confidence=run.job.confidence,
@@ -117,8 +117,15 @@ def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
         rope=described,
         regime=_regime(run, outcome),
         assumptions=_assumptions(run, statics, outcome, described["note"]),
-        job=replace(run.job, max_seq_length=outcome.z.max_seq_length, sequence_length=outcome.z.length),
+        job=_job_at(run.job, outcome.z),
     )
+
+
+def _job_at(job: Job, z: Sizes) -> Job:
+    """The resolved job at the length that was simulated."""
+    if (job.max_seq_length, job.sequence_length) == (z.max_seq_length, z.length):
+        return job
+    return replace(job, max_seq_length=z.max_seq_length, sequence_length=z.length)
 
 
 def _host(run: Run, statics: Statics, z: Sizes, simulation: Simulation) -> HostPlan:
@@ -132,17 +139,15 @@ def _host(run: Run, statics: Statics, z: Sizes, simulation: Simulation) -> HostP
     )
 
 
-def _rooms(run: Run, device: Bytes, host: HostPlan) -> tuple[int, int, int, int]:
-    """(device expected, device upper, host expected, host upper) room; 0 is a fit, so each is shifted to be positive then."""
-    total, ram = run.device.total_bytes + 1, run.job.host_ram_bytes
+def _rooms(run: Run, statics: Statics, allocated: Bytes, host: HostPlan, *, bound: bool) -> tuple[int, int, int, int]:
+    """Room on the device (expected, upper) and on the host (expected, upper), bytes, plus 1: positive where it fits."""
+    room = calibration.room_bytes(run) - statics.optimizer_device_bytes + 1
+    expected = room - calibration.least_reserved_bytes(run, allocated.expected)
+    upper = room - max(calibration.least_reserved_bytes(run, allocated.upper, upper=bound), allocated.upper)
+    ram = run.job.host_ram_bytes
     if ram is None:
-        return total - device.expected, total - device.upper, total, total
-    return (
-        total - device.expected,
-        total - device.upper,
-        ram + 1 - host.total_bytes,
-        ram + 1 - int(host.total_bytes * (1 + HOST_MARGIN)),
-    )
+        return expected, upper, room, room
+    return expected, upper, ram + 1 - host.total_bytes, ram + 1 - int(host.total_bytes * (1 + HOST_MARGIN))
 
 
 def _verdict(rooms: tuple[int, int, int, int]) -> tuple[Verdict, str]:

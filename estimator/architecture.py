@@ -14,7 +14,7 @@ An `Architecture` is made by `estimator.families.read_config` from a Hugging Fac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Linear:
 
     Attributes:
         path: dotted path inside its decoder layer, such as ``self_attn.q_proj``; the last part is what
-            ``target_modules`` names.
+            ``target_modules`` names. name: that last part. weights: weight elements of one copy, without the bias.
         copies: how many like it a decoder layer has (experts that are separate modules); 1 elsewhere.
     """
 
@@ -32,15 +32,12 @@ class Linear:
     out_features: int
     bias: bool = False
     copies: int = 1
+    name: str = field(init=False)
+    weights: int = field(init=False)
 
-    @property
-    def name(self) -> str:
-        return self.path.rpartition(".")[2]
-
-    @property
-    def weights(self) -> int:
-        """Weight elements of one copy, without the bias."""
-        return self.in_features * self.out_features
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.path.rpartition(".")[2])
+        object.__setattr__(self, "weights", self.in_features * self.out_features)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

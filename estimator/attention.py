@@ -6,14 +6,11 @@ Symbols: q, kv as in `estimator.architecture`; q', kv' the same padded to cuDNN'
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from estimator.estimate import Term
 from estimator.ledger import LiveSet
 from estimator.resolve import Run
 from estimator.sizes import Sizes
-
-Kernel = Literal["cudnn", "flash", "flash_attention_2", "xformers", "efficient", "softcap_compiled", "flex", "eager"]
 
 CUDNN_BUCKET = 128
 DISPATCH = "unsloth/utils/attention_dispatch.py"
@@ -30,26 +27,6 @@ class Padded(NamedTuple):
     kv: int
 
 
-def kernel_of(run: Run) -> Kernel:
-    """The kernel behind the attention implementation on this card.
-
-    Measured: torch 2.11 picks cuDNN attention for SDPA on Hopper (allocator snapshots on an H200); other cards of compute
-    capability 8 and later take flash, older ones the memory-efficient kernel with expanded keys and values.
-    """
-    if run.attention == "sdpa":
-        if run.architecture.attention_softcap and run.path in ("eager", "block_compiled"):
-            return "softcap_compiled"
-        major = run.device.compute_capability[0]
-        if major == 9:
-            return "cudnn"
-        return "flash" if major >= 8 else "efficient"
-    if run.attention == "flash_attention_2":
-        return "flash_attention_2"
-    if run.attention == "xformers":
-        return "xformers"
-    return "flex" if run.attention == "flex_attention" else "eager"
-
-
 def padded(run: Run, z: Sizes) -> Padded:
     """q' and kv': B * (S + 128 - S mod 128) tokens; a flattened batch pads each of its documents so."""
     tokens = z.sequences * (z.length + CUDNN_BUCKET - z.length % CUDNN_BUCKET)
@@ -59,47 +36,47 @@ def padded(run: Run, z: Sizes) -> Padded:
 
 def saved_for_backward(run: Run, z: Sizes) -> LiveSet:
     """What one attention block holds until its own backward: the kernel's inputs and output, and o_proj's input."""
-    kernel = kernel_of(run)
+    kernel = run.kernel
     terms = _normed(run, z)
     if kernel == "cudnn":
         p = padded(run, z)
         return [
             *terms,
-            Term("attention_query", p.q, "2 T' nh hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
-            Term("attention_key_value", 2 * p.kv, "2 * 2 T' nkv hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
-            Term("attention_output", p.q, "2 T' nh hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
-            Term("attention_output_copy", z.q if run.fused.o else 0, "2 T nh hd", COPY),
-            Term("attention_logsumexp", 4 * p.tokens * run.architecture.num_attention_heads, "4 T' nh", "cuDNN attention statistics"),
+            ("attention_query", p.q, "2 T' nh hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
+            ("attention_key_value", 2 * p.kv, "2 * 2 T' nkv hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
+            ("attention_output", p.q, "2 T' nh hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
+            ("attention_output_copy", z.q if run.fused.o else 0, "2 T nh hd", COPY),
+            ("attention_logsumexp", 4 * p.tokens * run.architecture.num_attention_heads, "4 T' nh", "cuDNN attention statistics"),
         ]
     expanded = kernel in ("xformers", "efficient", "softcap_compiled")
     terms += [
-        Term("attention_query", z.q, "2 T nh hd", f"{DISPATCH} _run_attention"),
-        Term("attention_key_value", 2 * (z.q if expanded else z.kv), "2 * 2 T nkv hd (nh where expanded)", f"{DISPATCH} _run_attention"),
-        Term("attention_output", z.q, "2 T nh hd", f"{DISPATCH} _run_attention"),
+        ("attention_query", z.q, "2 T nh hd", f"{DISPATCH} _run_attention"),
+        ("attention_key_value", 2 * (z.q if expanded else z.kv), "2 * 2 T nkv hd (nh where expanded)", f"{DISPATCH} _run_attention"),
+        ("attention_output", z.q, "2 T nh hd", f"{DISPATCH} _run_attention"),
     ]
     if kernel in ("softcap_compiled", "eager"):
-        return [*terms, Term("attention_scores", _scores(run, z, 2), "2 B nh S^2", SOFTCAP)]
-    terms.append(Term("attention_logsumexp", 4 * z.tokens * run.architecture.num_attention_heads, "4 T nh", "softmax_lse"))
+        return [*terms, ("attention_scores", _scores(run, z, 2), "2 B nh S^2", SOFTCAP)]
+    terms.append(("attention_logsumexp", 4 * z.tokens * run.architecture.num_attention_heads, "4 T nh", "softmax_lse"))
     if run.flattened and kernel in ("flash", "efficient"):
-        terms.append(Term("attention_output_copy", z.q, "2 T nh hd", f"{DISPATCH} _sdpa_packed_segments, torch.cat"))
+        terms.append(("attention_output_copy", z.q, "2 T nh hd", f"{DISPATCH} _sdpa_packed_segments, torch.cat"))
     return terms
 
 
 def forward_working_set(run: Run, z: Sizes) -> LiveSet:
     """The attention block at o_proj in a forward whose graph is not kept: all its tensors are still in scope."""
-    kernel = kernel_of(run)
-    projections = Term("query_key_value", z.q + 2 * z.kv, "q + 2 kv", f"{QKV}.forward")
+    kernel = run.kernel
+    projections = ("query_key_value", z.q + 2 * z.kv, "q + 2 kv", f"{QKV}.forward")
     if kernel == "cudnn":
         p = padded(run, z)
-        output = Term("attention_output", p.q, "2 T' nh hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa")
-        copy = Term("attention_output_copy", z.q, "2 T nh hd", COPY)
+        output = ("attention_output", p.q, "2 T' nh hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa")
+        copy = ("attention_output_copy", z.q, "2 T nh hd", COPY)
         return [projections, output, copy]
-    output = Term("attention_output", z.q, "2 T nh hd", f"{DISPATCH} _run_attention")
+    output = ("attention_output", z.q, "2 T nh hd", f"{DISPATCH} _run_attention")
     if kernel in ("softcap_compiled", "eager"):
-        expanded = Term("attention_expanded", 2 * z.q, "2 * 2 T nh hd", SOFTCAP)
-        return [projections, output, expanded, Term("attention_scores", _scores(run, z, 2), "2 B nh S^2", SOFTCAP)]
+        expanded = ("attention_expanded", 2 * z.q, "2 * 2 T nh hd", SOFTCAP)
+        return [projections, output, expanded, ("attention_scores", _scores(run, z, 2), "2 B nh S^2", SOFTCAP)]
     if run.flattened and kernel in ("flash", "efficient"):
-        return [projections, output, output._replace(name="attention_output_copy")]
+        return [projections, output, ("attention_output_copy", *output[1:])]
     return [projections, output]
 
 
@@ -109,13 +86,13 @@ def backward_working_set(run: Run, z: Sizes) -> LiveSet:
     Measured: the cuDNN workspace is an fp32 query gradient, 16-bit expanded key and value gradients where heads are grouped,
     and 4 B a head and token (1,082,147,328 B for 8B at 32,768 tokens).
     """
-    kernel = kernel_of(run)
+    kernel = run.kernel
     heads = run.architecture.num_attention_heads
     grouped = run.architecture.num_key_value_heads != heads
     if kernel in ("softcap_compiled", "eager"):
         return [
-            Term("attention_score_gradients", _scores(run, z, 6), "6 B nh S^2", SOFTCAP),
-            Term("attention_output_gradient", z.q, "2 T nh hd", SOFTCAP),
+            ("attention_score_gradients", _scores(run, z, 6), "6 B nh S^2", SOFTCAP),
+            ("attention_output_gradient", z.q, "2 T nh hd", SOFTCAP),
         ]
     if kernel == "cudnn":
         p = padded(run, z)
@@ -123,29 +100,29 @@ def backward_working_set(run: Run, z: Sizes) -> LiveSet:
         p = Padded(z.tokens, z.q, z.kv)
     workspace = 2 * p.q + (2 * p.q if grouped else 0) + 4 * p.tokens * heads
     return [
-        Term("attention_output_gradient", p.q, "2 T' nh hd", "gradient of the kernel's output"),
-        Term("attention_query_gradient", p.q, "2 T' nh hd", "gradient of the kernel's query"),
-        Term("attention_key_value_gradient", 2 * p.kv, "2 * 2 T' nkv hd", "gradients of the kernel's key and value"),
-        Term("attention_workspace", workspace, "4 T' nh hd (twice where grouped) + 4 T' nh", "flash and cuDNN backward kernels"),
+        ("attention_output_gradient", p.q, "2 T' nh hd", "gradient of the kernel's output"),
+        ("attention_query_gradient", p.q, "2 T' nh hd", "gradient of the kernel's query"),
+        ("attention_key_value_gradient", 2 * p.kv, "2 * 2 T' nkv hd", "gradients of the kernel's key and value"),
+        ("attention_workspace", workspace, "4 T' nh hd (twice where grouped) + 4 T' nh", "flash and cuDNN backward kernels"),
     ]
 
 
 def masks(run: Run, z: Sizes) -> LiveSet:
     """Dense masks that outlive a step: sliding windows where the kernel takes no window, and Gemma 2's two static masks."""
-    if kernel_of(run) == "softcap_compiled":
-        return [Term("attention_masks", 2 * 2 * z.max_seq_length**2, "2 * 2 max_seq_length^2", "unsloth/models/llama.py SWA_mask, GA_mask")]
+    if run.kernel == "softcap_compiled":
+        return [("attention_masks", 2 * 2 * z.max_seq_length**2, "2 * 2 max_seq_length^2", "unsloth/models/llama.py SWA_mask, GA_mask")]
     windows = [g.sliding_window for g in run.architecture.layers if g.sliding_window]
     if run.path == "transformers" or run.attention != "sdpa" or not any(w < z.length for w in windows):
         return []
     itemsize = 2 if run.flattened else 1
-    return [Term("attention_masks", itemsize * z.length**2, "S^2 (2 S^2 where packed)", f"{DISPATCH} _windowed_causal_mask")]
+    return [("attention_masks", itemsize * z.length**2, "S^2 (2 S^2 where packed)", f"{DISPATCH} _windowed_causal_mask")]
 
 
 def _normed(run: Run, z: Sizes) -> LiveSet:
     """Query and key before their norms, which the norms' backward reads."""
     if not run.architecture.qk_norm:
         return []
-    return [Term("query_key_before_norm", z.q + z.kv, "q + kv", "unsloth/models/qwen3.py Qwen3Attention_fast_forward")]
+    return [("query_key_before_norm", z.q + z.kv, "q + kv", "unsloth/models/qwen3.py Qwen3Attention_fast_forward")]
 
 
 def _scores(run: Run, z: Sizes, bytes_each: int) -> int:

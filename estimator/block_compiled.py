@@ -10,8 +10,7 @@ from __future__ import annotations
 from estimator import attention, checkpointing, eager
 from estimator.checkpointing import Regime
 from estimator.decoder_layer import backward_mlp
-from estimator.estimate import Term
-from estimator.ledger import Instant, LiveSet
+from estimator.ledger import Instant, LiveSet, without
 from estimator.resolve import Run
 from estimator.sizes import Sizes
 from estimator.statics import Statics
@@ -26,12 +25,12 @@ def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instan
     depth = run.architecture.num_hidden_layers
     inputs = checkpointing.layer_inputs(run, z, regime, layers_done=depth)
     if regime.offloads and depth > 1:
-        inputs = [inputs[0], Term("layer_input", z.u, "u", eager.MODEL)]
+        inputs = [inputs[0], ("layer_input", z.u, "u", eager.MODEL)]
     terms = [
         *inputs,
-        Term("residual", z.u, "u", COMPILED),
-        Term("mlp_input", z.u, "u", COMPILED),
-        Term("mlp_gate_up_product", 3 * z.m, "3 * 2 T I", COMPILED),
+        ("residual", z.u, "u", COMPILED),
+        ("mlp_input", z.u, "u", COMPILED),
+        ("mlp_gate_up_product", 3 * z.m, "3 * 2 T I", COMPILED),
         *eager.old_gradients(run, statics),
     ]
     return [Instant("forward", "mlp", terms)]
@@ -39,44 +38,37 @@ def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instan
 
 def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
     """What one compiled layer holds when its backward begins, its input apart."""
-    saved = [t for t in attention.saved_for_backward(run, z) if t.name != "attention_output_copy"]
+    saved = without(attention.saved_for_backward(run, z), "attention_output_copy", "query_key_before_norm")
     terms = [
-        Term("attention_input", z.u, "u", COMPILED),
-        Term("query_before_rope", z.q, "q", COMPILED),
-        Term("query_after_rope", z.q, "q", COMPILED),
-        *[t for t in saved if t.name != "query_key_before_norm"],
-        Term("residual", z.u, "u", COMPILED),
-        Term("mlp_gate_up", 2 * z.m, "2 * 2 T I", COMPILED),
+        ("attention_input", z.u, "u", COMPILED),
+        ("query_before_rope", z.q, "q", COMPILED),
+        ("query_after_rope", z.q, "q", COMPILED),
+        *saved,
+        ("residual", z.u, "u", COMPILED),
+        ("mlp_gate_up", 2 * z.m, "2 * 2 T I", COMPILED),
     ]
     if run.architecture.qk_norm:
         terms += [
-            Term("key_before_norm", z.kv, "kv", COMPILED),
-            Term("attention_block_output", z.u, "u", COMPILED),
+            ("key_before_norm", z.kv, "kv", COMPILED),
+            ("attention_block_output", z.u, "u", COMPILED),
         ]
     if run.job.lora_dropout:
-        terms.append(Term("dropout_masks", 3 * z.u + z.m // 2 + z.m, "6 T H + T I + 2 T I", f"{COMPILED}, masks and a dropped copy"))
+        terms.append(("dropout_masks", 3 * z.u + z.m // 2 + z.m, "6 T H + T I + 2 T I", f"{COMPILED}, masks and a dropped copy"))
     return terms
 
 
 def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
     """The gate and up gradients of the MLP: four more MLP widths, since nothing is overwritten in place."""
-    depth = run.architecture.num_hidden_layers
-    instants = []
-    for name, layers_done in (("last layer", depth), ("first layer", 1)):
-        inputs = checkpointing.layer_inputs(run, z, regime, layers_done=layers_done)
-        if checkpointing.mode(run, z) is False:
-            size = sum(term.bytes for term in kept_for_backward(run, z))
-            held = [*inputs, Term("layers_kept", (layers_done - 1) * size, "L * (what one layer keeps)", COMPILED)]
-        else:
-            held = [*inputs, Term("recomputed_output", z.u, "u", f"{checkpointing.SMART}.backward, outputs")]
-        terms = [
-            *held,
-            *kept_for_backward(run, z),
-            *_mlp_gradients(run, statics, z),
-            *eager.gradients_at(run, statics, layers_done),
-        ]
-        instants.append(Instant("backward", f"{name}, mlp", terms))
-    return instants
+    kept = kept_for_backward(run, z)
+    layer = [*kept, *_mlp_gradients(run, statics, z)]
+    return [
+        Instant(
+            "backward",
+            f"{name}, mlp",
+            [*eager.held_at_backward(run, z, regime, done, kept), *eager.gradients_at(run, statics, done), *layer],
+        )
+        for name, done in eager.ends(run)
+    ]
 
 
 loss_instants = eager.loss_instants
@@ -85,8 +77,8 @@ loss_instants = eager.loss_instants
 def _mlp_gradients(run: Run, statics: Statics, z: Sizes) -> LiveSet:
     if not run.fused.mlp:
         return [
-            Term("output_gradient", z.u, "u", "gradient of the layer's output"),
-            Term("mlp_gradients", 2 * z.m, "2 * 2 T I", f"{COMPILED}, an MLP that LoRA does not adapt whole"),
+            ("output_gradient", z.u, "u", "gradient of the layer's output"),
+            ("mlp_gradients", 2 * z.m, "2 * 2 T I", f"{COMPILED}, an MLP that LoRA does not adapt whole"),
         ]
-    shared = [t for t in backward_mlp(run, z, statics) if t.name in ("output_gradient", "lora_activations", "lora_factors")]
-    return [*shared, Term("mlp_gradients", 4 * z.m, "4 * 2 T I", COMPILED)]
+    shared = without(backward_mlp(run, z, statics), "mlp_gradient", "dequantised_weight")
+    return [*shared, ("mlp_gradients", 4 * z.m, "4 * 2 T I", COMPILED)]

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from estimator.allocator import MIB
-from estimator.estimate import Term
 from estimator.ledger import LiveSet
 from estimator.resolve import Run
 from estimator.sizes import Sizes
 
 Checkpointing = Literal["unsloth", True, False]
 
+LAST_INPUT = "last_layer_input"
 SMART_MIN_LENGTH = 512
 MINIMUM_OFFLOAD_BYTES = 2 * MIB
 STAGING_START_BYTES = 2 * MIB
@@ -64,8 +64,8 @@ def staging(run: Run, z: Sizes, regime: Regime) -> LiveSet:
         if not regime.steady:
             second = STAGING_START_BYTES
     return [
-        Term("offload_staging", first, "u", f"{SMART}.forward, GPU_BUFFERS"),
-        Term("offload_staging_second", second, "u, after step 1 where 512 MiB are free", f"{SMART}.forward, GPU_BUFFERS_B"),
+        ("offload_staging", first, "u", f"{SMART}.forward, GPU_BUFFERS"),
+        ("offload_staging_second", second, "u, after step 1 where 512 MiB are free", f"{SMART}.forward, GPU_BUFFERS_B"),
     ]
 
 
@@ -77,11 +77,11 @@ def layer_inputs(run: Run, z: Sizes, regime: Regime, *, layers_done: int) -> Liv
     """
     depth = run.architecture.num_hidden_layers
     if not regime.offloads:
-        return [Term("layer_inputs", layers_done * z.u, "L u", f"{PLAIN}.forward")]
-    leaf = Term("embedding_output", z.u, "u", "unsloth/models/llama.py, leaf that requires grad, held by its AccumulateGrad")
+        return [("layer_inputs", layers_done * z.u, "L u", f"{PLAIN}.forward")]
+    leaf = ("embedding_output", z.u, "u", "unsloth/models/llama.py, leaf that requires grad, held by its AccumulateGrad")
     if layers_done < depth or depth == 1 or not regime.steady:
         return [leaf]
-    return [leaf, Term("last_layer_input", z.u, "u", f"{SMART}.forward, LAST_GC_INDEX")]
+    return [leaf, (LAST_INPUT, z.u, "u", f"{SMART}.forward, LAST_GC_INDEX")]
 
 
 def host_slots(run: Run, regime: Regime) -> int:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from estimator import attention
 from estimator.allocator import block
-from estimator.estimate import Term
-from estimator.ledger import LiveSet
+from estimator.ledger import LiveSet, Row, without
 from estimator.resolve import Run
 from estimator.sizes import Sizes
 from estimator.statics import Statics
@@ -25,15 +24,15 @@ TILED = "unsloth_zoo/tiled_mlp.py TiledMLP"
 def forward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
     """The down projection of a forward pass whose graph is not kept (checkpointed, or evaluation)."""
     terms = [
-        Term("residual", z.u, "u", LLAMA),
-        Term("mlp_input", z.u, "u", LLAMA),
-        Term("mlp_output", z.u, "u", f"{MLP}.forward"),
-        Term("lora_activations", _rank_activations(run, z, 1), "2 T r", "unsloth/kernels/utils.py matmul_lora"),
+        ("residual", z.u, "u", LLAMA),
+        ("mlp_input", z.u, "u", LLAMA),
+        ("mlp_output", z.u, "u", f"{MLP}.forward"),
+        ("lora_activations", _rank_activations(run, z, 1), "2 T r", "unsloth/kernels/utils.py matmul_lora"),
     ]
     if run.job.lora_dropout:
         terms += [
-            Term("dropped_mlp_input", z.m, "2 T I", f"{MLP}.forward, hd"),
-            Term("dropout_masks", z.m // 2 + z.u, "T I + 2 T H", f"{MLP}.forward, masks"),
+            ("dropped_mlp_input", z.m, "2 T I", f"{MLP}.forward, hd"),
+            ("dropout_masks", z.m // 2 + z.u, "T I + 2 T H", f"{MLP}.forward, masks"),
             dequantised(run, statics),
         ]
     return terms + _mlp_width(run, z, backward=False)
@@ -42,21 +41,21 @@ def forward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
 def forward_attention(run: Run, z: Sizes) -> LiveSet:
     """o_proj of a forward pass whose graph is not kept."""
     return [
-        Term("attention_input", z.u, "u", LLAMA),
+        ("attention_input", z.u, "u", LLAMA),
         *attention.forward_working_set(run, z),
-        Term("attention_block_output", z.u, "u", "unsloth/models/llama.py LlamaAttention_fast_forward"),
-        Term("lora_activations", _rank_activations(run, z, 1), "2 T r", "unsloth/kernels/utils.py matmul_lora"),
+        ("attention_block_output", z.u, "u", "unsloth/models/llama.py LlamaAttention_fast_forward"),
+        ("lora_activations", _rank_activations(run, z, 1), "2 T r", "unsloth/kernels/utils.py matmul_lora"),
     ]
 
 
 def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
     """What one layer holds between its (re)computed forward and the backward of its MLP, its input apart."""
     return [
-        Term("attention_input", z.u if run.fused.qkv else 0, "u", f"{QKV}.forward, saved X"),
+        ("attention_input", z.u if run.fused.qkv else 0, "u", f"{QKV}.forward, saved X"),
         *attention.saved_for_backward(run, z),
-        Term("residual", z.u, "u", f"{LLAMA}, saved by the second norm"),
-        Term("mlp_input", z.u if run.fused.mlp else 0, "u", f"{MLP}.forward, saved X"),
-        Term("norm_statistics", 2 * block(4 * z.tokens), "2 * 4 T", "unsloth/kernels/rms_layernorm.py, saved r"),
+        ("residual", z.u, "u", f"{LLAMA}, saved by the second norm"),
+        ("mlp_input", z.u if run.fused.mlp else 0, "u", f"{MLP}.forward, saved X"),
+        ("norm_statistics", 2 * block(4 * z.tokens), "2 * 4 T", "unsloth/kernels/rms_layernorm.py, saved r"),
         *_mlp_kept(run, z),
     ]
 
@@ -65,49 +64,49 @@ def _mlp_kept(run: Run, z: Sizes) -> LiveSet:
     terms = []
     if not run.job.unsloth_tiled_mlp:
         widths = 2 if run.fused.mlp else 3
-        terms.append(Term("mlp_gate_up", widths * z.m, "2 * 2 T I (3 where not fused)", f"{MLP}.forward, saved e and g"))
+        terms.append(("mlp_gate_up", widths * z.m, "2 * 2 T I (3 where not fused)", f"{MLP}.forward, saved e and g"))
     if run.job.lora_dropout:
-        terms.append(Term("dropout_masks", 3 * z.u + z.m // 2, "6 T H + T I", f"{MLP}, {QKV}, LoRA_W: boolean masks"))
+        terms.append(("dropout_masks", 3 * z.u + z.m // 2, "6 T H + T I", f"{MLP}, {QKV}, LoRA_W: boolean masks"))
     return terms
 
 
 def backward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
     """The up projection's gradient in ``LoRA_MLP.backward``: the widest moment of a layer."""
-    gradient = Term("output_gradient", z.u, "u", "gradient of the layer's output")
+    gradient = ("output_gradient", z.u, "u", "gradient of the layer's output")
     if not run.fused.mlp:
-        return [gradient, Term("mlp_gradient", 3 * z.m, "3 * 2 T I", "autograd of an MLP that LoRA does not adapt whole")]
+        return [gradient, ("mlp_gradient", 3 * z.m, "3 * 2 T I", "autograd of an MLP that LoRA does not adapt whole")]
     r, hidden, width = run.job.r, run.architecture.hidden_size, run.architecture.intermediate_size
     factors = 3 * 2 * r * (hidden + width)
     terms = [
         gradient,
-        Term("lora_activations", _rank_activations(run, z, 2), "2 * 2 T r", f"{MLP}.backward, up_dB and gate_dB"),
-        Term("lora_factors", 2 * factors, "2 * 3 * 2 r (H + I)", f"{MLP}.backward, 16-bit factors and their gradients"),
+        ("lora_activations", _rank_activations(run, z, 2), "2 * 2 T r", f"{MLP}.backward, up_dB and gate_dB"),
+        ("lora_factors", 2 * factors, "2 * 3 * 2 r (H + I)", f"{MLP}.backward, 16-bit factors and their gradients"),
     ]
     if run.job.unsloth_tiled_mlp:
-        tile = [Term("mlp_input_gradient", z.u, "u", f"{TILED}.backward, x_gradients"), *_mlp_width(run, z, backward=True)]
+        tile = [("mlp_input_gradient", z.u, "u", f"{TILED}.backward, x_gradients"), *_mlp_width(run, z, backward=True)]
         return [*terms, dequantised(run, statics), *tile]
     if run.job.lora_dropout:
-        return [*terms, Term("mlp_gradient", 3 * z.m, "3 * 2 T I", f"{MLP}.backward, DW and _dropout_replay")]
-    return [*terms, dequantised(run, statics), Term("mlp_gradient", z.m, "2 T I", f"{MLP}.backward, DW")]
+        return [*terms, ("mlp_gradient", 3 * z.m, "3 * 2 T I", f"{MLP}.backward, DW and _dropout_replay")]
+    return [*terms, dequantised(run, statics), ("mlp_gradient", z.m, "2 T I", f"{MLP}.backward, DW")]
 
 
 def backward_attention(run: Run, z: Sizes) -> LiveSet:
     """The attention kernel's backward, with what the block had saved; the MLP's tensors are gone."""
-    saved = [t for t in attention.saved_for_backward(run, z) if t.name != "attention_output_copy"]
+    saved = without(attention.saved_for_backward(run, z), "attention_output_copy")
     return [
-        Term("attention_input", z.u if run.fused.qkv else 0, "u", f"{QKV}.forward, saved X"),
+        ("attention_input", z.u if run.fused.qkv else 0, "u", f"{QKV}.forward, saved X"),
         *saved,
-        Term("output_gradient", z.u, "u", "gradient of the layer's output, an argument of the checkpoint"),
-        Term("residual_gradient", z.u, "u", "gradient of the residual stream between attention and MLP"),
-        Term("norm_statistics", block(4 * z.tokens), "4 T", "unsloth/kernels/rms_layernorm.py, saved r"),
+        ("output_gradient", z.u, "u", "gradient of the layer's output, an argument of the checkpoint"),
+        ("residual_gradient", z.u, "u", "gradient of the residual stream between attention and MLP"),
+        ("norm_statistics", block(4 * z.tokens), "4 T", "unsloth/kernels/rms_layernorm.py, saved r"),
         *attention.backward_working_set(run, z),
     ]
 
 
-def dequantised(run: Run, statics: Statics) -> Term:
+def dequantised(run: Run, statics: Statics) -> Row:
     """The one weight that a backward holds in 16 bit beside the persistent scratch."""
     size = 0 if run.storage in ("bf16", "fp32") else statics.scratch_bytes
-    return Term("dequantised_weight", size, "2 H I", "unsloth/kernels/utils.py fast_dequantize")
+    return ("dequantised_weight", size, "2 H I", "unsloth/kernels/utils.py fast_dequantize")
 
 
 def _mlp_width(run: Run, z: Sizes, *, backward: bool) -> LiveSet:
@@ -115,11 +114,11 @@ def _mlp_width(run: Run, z: Sizes, *, backward: bool) -> LiveSet:
     architecture = run.architecture
     where = f"{MLP}.{'backward' if backward else 'forward'}"
     if not run.job.unsloth_tiled_mlp:
-        return [Term("mlp_gate_up_product", 3 * z.m, "3 * 2 T I", where)]
+        return [("mlp_gate_up_product", 3 * z.m, "3 * 2 T I", where)]
     rows = min(z.tokens, architecture.hidden_size)
     return [
-        Term("mlp_tile", 3 * block(2 * rows * architecture.intermediate_size), "3 * 2 min(T, H) I", f"{TILED}, arctic"),
-        Term("mlp_tile_output", block(2 * rows * architecture.hidden_size), "2 min(T, H) H", f"{TILED}, arctic"),
+        ("mlp_tile", 3 * block(2 * rows * architecture.intermediate_size), "3 * 2 min(T, H) I", f"{TILED}, arctic"),
+        ("mlp_tile_output", block(2 * rows * architecture.hidden_size), "2 min(T, H) H", f"{TILED}, arctic"),
     ]
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from estimator import checkpointing, decoder_layer, loss
 from estimator.checkpointing import Regime
-from estimator.estimate import Term
-from estimator.ledger import Instant, LiveSet
+from estimator.ledger import Instant, LiveSet, Row, total
 from estimator.loss import LossPlan
 from estimator.resolve import Run
 from estimator.sizes import Sizes
@@ -21,14 +20,14 @@ def scratch(run: Run, statics: Statics) -> LiveSet:
     """The persistent dequantisation scratch of the fused kernels; LoRA dropout does without it."""
     if run.path != "eager" or run.storage in ("bf16", "fp32") or run.job.lora_dropout:
         return []
-    return [Term("dequantisation_scratch", statics.fused_scratch_bytes, "2 max(in * out)", "unsloth/kernels/utils.py _scratch")]
+    return [("dequantisation_scratch", statics.fused_scratch_bytes, "2 max(in * out)", "unsloth/kernels/utils.py _scratch")]
 
 
 def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
     """The two wide moments of the last layer's forward, when most layer inputs exist."""
     inputs = checkpointing.layer_inputs(run, z, regime, layers_done=run.architecture.num_hidden_layers)
     if regime.offloads and run.architecture.num_hidden_layers > 1:
-        inputs = [inputs[0], Term("layer_input", z.u, "u", MODEL)]
+        inputs = [inputs[0], ("layer_input", z.u, "u", MODEL)]
     old = old_gradients(run, statics)
     if checkpointing.mode(run, z) is False:
         return []
@@ -41,11 +40,11 @@ def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instan
 def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: LossPlan) -> list[Instant]:
     """The fused head and cross entropy, forward and backward, with everything the graph holds."""
     held = [*held_at_loss(run, z, regime), *old_gradients(run, statics)]
-    held.append(Term("final_norm_input", z.u, "u", "unsloth/kernels/rms_layernorm.py, saved X"))
-    gradient = Term("hidden_gradient", z.u, "u", f"{loss.CE}, grad_h")
-    chunk = Term("loss_buffers", plan.buffer_bytes, f"{plan.kind}, {plan.rows} rows", f"{loss.CE}")
-    hidden = Term("final_hidden_state", z.u, "u", MODEL)
-    scaled = Term("scaled_hidden_gradient", z.u, "u", "unsloth_zoo/fused_losses/fused_linear.py _scale_rows_impl")
+    held.append(("final_norm_input", z.u, "u", "unsloth/kernels/rms_layernorm.py, saved X"))
+    gradient = ("hidden_gradient", z.u, "u", f"{loss.CE}, grad_h")
+    chunk = ("loss_buffers", plan.buffer_bytes, f"{plan.kind}, {plan.rows} rows", f"{loss.CE}")
+    hidden = ("final_hidden_state", z.u, "u", MODEL)
+    scaled = ("scaled_hidden_gradient", z.u, "u", "unsloth_zoo/fused_losses/fused_linear.py _scale_rows_impl")
     return [
         Instant("loss", "forward", [*held, hidden, gradient, chunk]),
         Instant("backward", "loss", [*held, gradient, scaled]),
@@ -54,15 +53,20 @@ def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: Lo
 
 def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
     """The widest moments of the last and of the first layer's backward: one has all inputs, the other all gradients."""
-    depth = run.architecture.num_hidden_layers
+    kept = decoder_layer.kept_for_backward(run, z)
+    mlp = [*kept, *decoder_layer.backward_mlp(run, z, statics)]
+    attention = decoder_layer.backward_attention(run, z)
     instants = []
-    for name, layers_done in (("last layer", depth), ("first layer", 1)):
-        held = _held_at_backward(run, z, regime, layers_done)
-        gradients = gradients_at(run, statics, layers_done)
-        mlp = [*held, *decoder_layer.kept_for_backward(run, z), *decoder_layer.backward_mlp(run, z, statics), *gradients]
-        attention = [*held, *decoder_layer.backward_attention(run, z), *gradients]
-        instants += [Instant("backward", f"{name}, mlp", mlp), Instant("backward", f"{name}, attention", attention)]
+    for name, layers_done in ends(run):
+        held = [*held_at_backward(run, z, regime, layers_done, kept), *gradients_at(run, statics, layers_done)]
+        instants.append(Instant("backward", f"{name}, mlp", held + mlp))
+        instants.append(Instant("backward", f"{name}, attention", held + attention))
     return instants
+
+
+def ends(run: Run) -> tuple[tuple[str, int], tuple[str, int]]:
+    """The two layers that can be worst: the last has all inputs, the first all gradients; (name, number from 1)."""
+    return ("last layer", run.architecture.num_hidden_layers), ("first layer", 1)
 
 
 def optimizer(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
@@ -70,14 +74,14 @@ def optimizer(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Inst
     return [Instant("optimizer", "step", [all_gradients(run, statics), optimizer_temporaries(statics)])]
 
 
-def all_gradients(run: Run, statics: Statics) -> Term:
+def all_gradients(run: Run, statics: Statics) -> Row:
     """Gradients of everything that trains."""
-    return Term("gradients", statics.gradient_bytes, "4 r sum(in + out)", "fp32 .grad of LoRA A and B")
+    return ("gradients", statics.gradient_bytes, "4 r sum(in + out)", "fp32 .grad of LoRA A and B")
 
 
-def optimizer_temporaries(statics: Statics) -> Term:
+def optimizer_temporaries(statics: Statics) -> Row:
     """What one optimizer step allocates and frees."""
-    return Term("optimizer_temporaries", statics.optimizer_step_bytes, "foreach lists", "estimator/optimizer.py")
+    return ("optimizer_temporaries", statics.optimizer_step_bytes, "foreach lists", "estimator/optimizer.py")
 
 
 def old_gradients(run: Run, statics: Statics) -> LiveSet:
@@ -93,7 +97,7 @@ def gradients_at(run: Run, statics: Statics, layers_done: int) -> LiveSet:
     if layers_done == depth and depth > 1:
         return []
     size = statics.gradient_bytes - statics.first_layer_gradient_bytes
-    return [Term("gradients", max(size, 0), "4 r sum(in + out) of the layers above", "fp32 .grad of LoRA A and B")]
+    return [("gradients", max(size, 0), "4 r sum(in + out) of the layers above", "fp32 .grad of LoRA A and B")]
 
 
 def held_at_loss(run: Run, z: Sizes, regime: Regime) -> LiveSet:
@@ -101,18 +105,18 @@ def held_at_loss(run: Run, z: Sizes, regime: Regime) -> LiveSet:
     depth = run.architecture.num_hidden_layers
     inputs = checkpointing.layer_inputs(run, z, regime, layers_done=depth)
     if checkpointing.mode(run, z) is False:
-        return [*inputs, *_kept(run, z, depth)]
+        return [*inputs, layers_kept(decoder_layer.kept_for_backward(run, z), depth)]
     return inputs
 
 
-def _held_at_backward(run: Run, z: Sizes, regime: Regime, layers_done: int) -> LiveSet:
+def held_at_backward(run: Run, z: Sizes, regime: Regime, layers_done: int, kept: LiveSet) -> LiveSet:
+    """What surrounds the layer whose backward runs: inputs, and its recomputed output or all that its predecessors keep."""
     inputs = checkpointing.layer_inputs(run, z, regime, layers_done=layers_done)
     if checkpointing.mode(run, z) is False:
-        return [*inputs, *_kept(run, z, layers_done - 1)]
-    return [*inputs, Term("recomputed_output", z.u, "u", f"{checkpointing.SMART}.backward, outputs")]
+        return [*inputs, layers_kept(kept, layers_done - 1)]
+    return [*inputs, ("recomputed_output", z.u, "u", f"{checkpointing.SMART}.backward, outputs")]
 
 
-def _kept(run: Run, z: Sizes, layers: int) -> LiveSet:
+def layers_kept(kept: LiveSet, layers: int) -> Row:
     """The saved tensors of ``layers`` layers without checkpointing."""
-    size = sum(term.bytes for term in decoder_layer.kept_for_backward(run, z))
-    return [Term("layers_kept", layers * size, "L * (what one layer keeps)", "estimator/decoder_layer.py kept_for_backward")]
+    return ("layers_kept", layers * total(kept), "L * (what one layer keeps)", "kept_for_backward of the path")

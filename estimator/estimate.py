@@ -40,11 +40,16 @@ class HostBytes(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """The largest sum of live bytes in one part of the run."""
+    """The largest sum of live bytes in one part of the run; ``rows`` are what it sums (`estimator.ledger.Row`)."""
 
     phase: str
     allocated_bytes: int
-    terms: tuple[Term, ...]
+    rows: tuple[tuple[str, int, str, str], ...]
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The rows by name, those without bytes left out."""
+        return tuple(Term(*row) for row in self.rows if row[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

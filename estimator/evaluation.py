@@ -8,7 +8,6 @@ transformers path.
 from __future__ import annotations
 
 from estimator import decoder_layer, moe
-from estimator.estimate import Term
 from estimator.ledger import Instant, LiveSet
 from estimator.loss import CE, LossPlan
 from estimator.resolve import Run
@@ -24,9 +23,9 @@ def instants(run: Run, statics: Statics, z: Sizes, plan: LossPlan) -> list[Insta
     if not batch:
         return []
     e = sizes_of(run.architecture, max_seq_length=z.max_seq_length, sequences=batch, length=z.length)
-    streams = [Term("embedding_output", e.u, "u", EVALUATE), Term("layer_input", e.u, "u", EVALUATE)]
+    streams = [("embedding_output", e.u, "u", EVALUATE), ("layer_input", e.u, "u", EVALUATE)]
     layer = [*streams, *forward_layer(run, statics, e)]
-    hidden = [Term("final_hidden_state", 2 * e.u, "2 u", EVALUATE), *_loss(run, e, plan)]
+    hidden = [("final_hidden_state", 2 * e.u, "2 u", EVALUATE), *_loss(run, e, plan)]
     return [Instant("evaluation", "mlp", layer), Instant("evaluation", "loss", hidden)]
 
 
@@ -34,19 +33,19 @@ def forward_layer(run: Run, statics: Statics, e: Sizes) -> LiveSet:
     """The widest moment of one layer's forward without a graph."""
     experts = moe.experts_of(run.architecture)
     if experts:
-        return [Term("residual", e.u, "u", EVALUATE), Term("mlp_input", e.u, "u", EVALUATE), *moe.forward(run, e, experts)]
+        return [("residual", e.u, "u", EVALUATE), ("mlp_input", e.u, "u", EVALUATE), *moe.forward(run, e, experts)]
     if run.path in ("eager", "block_compiled"):
         return decoder_layer.forward_mlp(run, e, statics)
     widths = 3 if run.path == "generated" else 6
     return [
-        Term("residual", 2 * e.u, "2 u", EVALUATE),
-        Term("mlp_widths", widths * e.m, "3 * 2 T I (fp32 on the transformers path)", EVALUATE),
-        Term("dequantised_weight", statics.scratch_bytes, "2 H I", EVALUATE),
+        ("residual", 2 * e.u, "2 u", EVALUATE),
+        ("mlp_widths", widths * e.m, "3 * 2 T I (fp32 on the transformers path)", EVALUATE),
+        ("dequantised_weight", statics.scratch_bytes, "2 H I", EVALUATE),
     ]
 
 
 def _loss(run: Run, e: Sizes, plan: LossPlan) -> LiveSet:
     vocabulary = e.tokens * run.architecture.vocab_size
     if run.path == "transformers":
-        return [Term("logits", 10 * vocabulary, "2 T V + 4 T V + 4 T V", "transformers/loss/loss_utils.py ForCausalLMLoss")]
-    return [Term("loss_buffers", plan.buffer_bytes, f"{plan.kind}, {plan.rows} rows", CE)]
+        return [("logits", 10 * vocabulary, "2 T V + 4 T V + 4 T V", "transformers/loss/loss_utils.py ForCausalLMLoss")]
+    return [("loss_buffers", plan.buffer_bytes, f"{plan.kind}, {plan.rows} rows", CE)]

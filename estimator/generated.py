@@ -7,10 +7,8 @@ Qwen2.5-0.5B (torch 2.11, H200). Fewer shapes have been seen than on the other p
 from __future__ import annotations
 
 from estimator import checkpointing, eager, moe
-from estimator.attention import kernel_of
 from estimator.checkpointing import Regime
-from estimator.estimate import Term
-from estimator.ledger import Instant, LiveSet
+from estimator.ledger import Instant, LiveSet, Row, total
 from estimator.loss import LossPlan
 from estimator.resolve import Run
 from estimator.sizes import Sizes
@@ -33,61 +31,57 @@ def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instan
     depth = run.architecture.num_hidden_layers
     inputs = checkpointing.layer_inputs(run, z, regime, layers_done=depth)
     if regime.offloads and depth > 1:
-        inputs = [inputs[0], Term("layer_input", z.u, "u", MODULES)]
-    held = [*inputs, Term("residual", z.u, "u", MODULES), Term("mlp_input", z.u, "u", MODULES), *eager.old_gradients(run, statics)]
+        inputs = [inputs[0], ("layer_input", z.u, "u", MODULES)]
+    held = [*inputs, ("residual", z.u, "u", MODULES), ("mlp_input", z.u, "u", MODULES), *eager.old_gradients(run, statics)]
     experts = moe.experts_of(run.architecture)
-    wide = moe.forward(run, z, experts) if experts else [Term("mlp_gate_up_product", 3 * z.m, "3 * 2 T I", MODULES)]
+    wide = moe.forward(run, z, experts) if experts else [("mlp_gate_up_product", 3 * z.m, "3 * 2 T I", MODULES)]
     return [Instant("forward", "mlp", [*held, *wide, _dequantised(run, statics)])]
 
 
 def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
     """What one layer's attention holds while its MLP runs backward, and the residual stream around it."""
     terms = [
-        Term("attention_input", z.u, "u", MODULES),
-        Term("query_key_value", z.q + 2 * z.kv, "q + 2 kv", MODULES),
-        Term("attention_output", z.q, "q", MODULES),
-        Term("key_after_rope", z.kv, "kv", MODULES),
-        Term("residual", z.u, "u", MODULES),
+        ("attention_input", z.u, "u", MODULES),
+        ("query_key_value", z.q + 2 * z.kv, "q + 2 kv", MODULES),
+        ("attention_output", z.q, "q", MODULES),
+        ("key_after_rope", z.kv, "kv", MODULES),
+        ("residual", z.u, "u", MODULES),
     ]
     if run.architecture.qk_norm or run.architecture.attention_sinks:
-        terms.append(Term("query_after_rope", z.q, "q", MODULES))
-    if kernel_of(run) == "eager":
-        terms.append(Term("attention_scores", 3 * 2 * z.sequences * run.architecture.num_attention_heads * z.length**2, "3 * 2 B nh S^2", MODULES))
+        terms.append(("query_after_rope", z.q, "q", MODULES))
+    if run.kernel == "eager":
+        terms.append(("attention_scores", 3 * 2 * z.sequences * run.architecture.num_attention_heads * z.length**2, "3 * 2 B nh S^2", MODULES))
     return terms
 
 
 def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
     """The MLP's, or the experts', backward of the last and of the first layer."""
-    depth = run.architecture.num_hidden_layers
-    instants = []
-    for name, layers_done in (("last layer", depth), ("first layer", 1)):
-        inputs = checkpointing.layer_inputs(run, z, regime, layers_done=layers_done)
-        if checkpointing.mode(run, z) is False:
-            size = sum(term.bytes for term in (*kept_for_backward(run, z), *_mlp_kept(run, z)))
-            held = [*inputs, Term("layers_kept", (layers_done - 1) * size, "L * (what one layer keeps)", MODULES)]
-        else:
-            held = [*inputs, Term("recomputed_output", z.u, "u", f"{checkpointing.SMART}.backward, outputs")]
-        terms = [
-            *held,
-            Term("output_gradient", z.u, "u", "gradient of the layer's output"),
-            *kept_for_backward(run, z),
-            *_mlp_backward(run, z),
-            *eager.gradients_at(run, statics, layers_done),
-        ]
-        instants.append(Instant("backward", f"{name}, mlp", terms))
-    return instants
+    kept = [*kept_for_backward(run, z), *_mlp_kept(run, z)]
+    layer = [
+        ("output_gradient", z.u, "u", "gradient of the layer's output"),
+        *kept_for_backward(run, z),
+        *_mlp_backward(run, z),
+    ]
+    return [
+        Instant(
+            "backward",
+            f"{name}, mlp",
+            [*eager.held_at_backward(run, z, regime, done, kept), *eager.gradients_at(run, statics, done), *layer],
+        )
+        for name, done in eager.ends(run)
+    ]
 
 
 def _mlp_kept(run: Run, z: Sizes) -> LiveSet:
-    return [Term("mlp_gate_up", 2 * z.m, "2 * 2 T I", MODULES)]
+    return [("mlp_gate_up", 2 * z.m, "2 * 2 T I", MODULES)]
 
 
 def _mlp_backward(run: Run, z: Sizes) -> LiveSet:
     experts = moe.experts_of(run.architecture)
     if experts:
-        return [*moe.backward(run, z, experts), Term("mlp_input", 2 * z.u, "2 u", MODULES)]
+        return [*moe.backward(run, z, experts), ("mlp_input", 2 * z.u, "2 u", MODULES)]
     wide = 4 if run.job.full_finetuning else 6
-    return [Term("mlp_gate_up_gradients", wide * z.m, "6 * 2 T I (4 where the weights train)", MODULES)]
+    return [("mlp_gate_up_gradients", wide * z.m, "6 * 2 T I (4 where the weights train)", MODULES)]
 
 
 def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: LossPlan) -> list[Instant]:
@@ -95,15 +89,15 @@ def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: Lo
     if run.architecture.model_type not in FULL_LOGITS:
         return eager.loss_instants(run, statics, z, regime, plan)
     held = [*eager.held_at_loss(run, z, regime), *eager.old_gradients(run, statics)]
-    held.append(Term("final_norm_input", z.u, "u", MODULES))
+    held.append(("final_norm_input", z.u, "u", MODULES))
     logits = 2 * z.tokens * run.architecture.vocab_size
-    hidden = Term("final_hidden_state", z.u, "u", MODULES)
+    hidden = ("final_hidden_state", z.u, "u", MODULES)
     return [
-        Instant("loss", "forward", [*held, hidden, Term("logits", TRAINER_LOGIT_COPIES * logits, "3 * 2 T V", CROSS_ENTROPY)]),
-        Instant("backward", "loss", [*held, Term("logits", 2 * logits, "2 * 2 T V", CROSS_ENTROPY)]),
+        Instant("loss", "forward", [*held, hidden, ("logits", TRAINER_LOGIT_COPIES * logits, "3 * 2 T V", CROSS_ENTROPY)]),
+        Instant("backward", "loss", [*held, ("logits", 2 * logits, "2 * 2 T V", CROSS_ENTROPY)]),
     ]
 
 
-def _dequantised(run: Run, statics: Statics) -> Term:
+def _dequantised(run: Run, statics: Statics) -> Row:
     size = 0 if run.storage in ("bf16", "fp32") else statics.scratch_bytes
-    return Term("dequantised_weight", size, "2 H I", "bitsandbytes Linear4bit, one weight at a time")
+    return ("dequantised_weight", size, "2 H I", "bitsandbytes Linear4bit, one weight at a time")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from estimator import evaluation
 from estimator.architecture import Architecture
-from estimator.estimate import Term
 from estimator.ledger import Instant
 from estimator.resolve import Run
 from estimator.sizes import Sizes
@@ -44,8 +43,8 @@ def instants(run: Run, statics: Statics, z: Sizes) -> list[Instant]:
     rows = cache_rows(run, z.length)
     source = CACHE if run.path == "eager" else STOCK_CACHE
     formula = "L * 2 * 2 B rows nkv hd"
-    prompt = Term("kv_cache", cache_bytes(architecture, z.sequences, z.length, windowed=windowed), formula, source)
-    final = Term("kv_cache", cache_bytes(architecture, z.sequences, rows, windowed=windowed), formula, source)
+    prompt = ("kv_cache", cache_bytes(architecture, z.sequences, z.length, windowed=windowed), formula, source)
+    final = ("kv_cache", cache_bytes(architecture, z.sequences, rows, windowed=windowed), formula, source)
     growth = 2 * 2 * z.sequences * rows * architecture.key_value_width
     logits = 4 * z.sequences * architecture.vocab_size
     return [
@@ -54,8 +53,8 @@ def instants(run: Run, statics: Statics, z: Sizes) -> list[Instant]:
             "mlp",
             [
                 prompt,
-                Term("embedding_output", z.u, "u", evaluation.EVALUATE),
-                Term("layer_input", z.u, "u", evaluation.EVALUATE),
+                ("embedding_output", z.u, "u", evaluation.EVALUATE),
+                ("layer_input", z.u, "u", evaluation.EVALUATE),
                 *evaluation.forward_layer(run, statics, z),
             ],
         ),
@@ -64,8 +63,8 @@ def instants(run: Run, statics: Statics, z: Sizes) -> list[Instant]:
             "growth",
             [
                 final,
-                Term("kv_cache_growth", growth, "2 * 2 B rows nkv hd, one layer", source),
-                Term("token_logits", logits, "4 B V", "logits of the last token"),
+                ("kv_cache_growth", growth, "2 * 2 B rows nkv hd, one layer", source),
+                ("token_logits", logits, "4 B V", "logits of the last token"),
             ],
         ),
     ]

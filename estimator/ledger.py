@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import NamedTuple
 
-from estimator.estimate import Term
+Row = tuple[str, int, str, str]
+"""One live tensor, or some of a kind: (name, bytes, formula, source), the fields of `estimator.estimate.Term`.
 
-LiveSet = list[Term]
+Plain tuples, since one estimate makes a hundred of them and names only those of the peak to its reader.
+"""
+
+LiveSet = list[Row]
+
+NAME, BYTES = 0, 1
+
+_bytes = itemgetter(BYTES)
 
 
 class Instant(NamedTuple):
@@ -19,9 +28,14 @@ class Instant(NamedTuple):
 
     phase: str
     name: str
-    terms: LiveSet
+    rows: LiveSet
 
 
-def total(terms: Iterable[Term]) -> int:
-    """Sum of the terms' bytes."""
-    return sum([term[1] for term in terms])
+def total(rows: Iterable[Row]) -> int:
+    """Sum of the rows' bytes."""
+    return sum(map(_bytes, rows))
+
+
+def without(rows: LiveSet, *names: str) -> LiveSet:
+    """The rows that are not called by any of ``names``."""
+    return [row for row in rows if row[NAME] not in names]

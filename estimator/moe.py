@@ -8,8 +8,7 @@ The routing is taken as even; an uneven one moves rows between experts and leave
 from __future__ import annotations
 
 from estimator.architecture import Architecture, Experts
-from estimator.estimate import Term
-from estimator.ledger import LiveSet
+from estimator.ledger import LiveSet, Row
 from estimator.resolve import Run
 from estimator.sizes import Sizes
 
@@ -26,8 +25,8 @@ def forward(run: Run, z: Sizes, experts: Experts) -> LiveSet:
     routed = z.tokens * experts.per_token
     rows = 2 * routed * run.architecture.hidden_size
     return [
-        Term("routed_rows", 2 * rows, "2 * 2 R H", GROUPED),
-        Term("expert_gate_up", _gate_up(routed, experts), "2 R 2 Ie", GROUPED),
+        ("routed_rows", 2 * rows, "2 * 2 R H", GROUPED),
+        ("expert_gate_up", _gate_up(routed, experts), "2 R 2 Ie", GROUPED),
         _dequantised(run, experts),
     ]
 
@@ -39,14 +38,14 @@ def backward(run: Run, z: Sizes, experts: Experts) -> LiveSet:
     width = _gate_up(routed, experts)
     if run.architecture.attention_sinks:
         return [
-            Term("routed_rows", rows, "2 R H", GROUPED),
-            Term("expert_gate_up", 4 * width, "4 * 2 R 2 Ie", GROUPED),
-            Term("expert_bias_rows", 2 * width, "4 R 2 Ie", "unsloth_zoo/temporary_patches/moe_utils.py _gather_expert_bias"),
+            ("routed_rows", rows, "2 R H", GROUPED),
+            ("expert_gate_up", 4 * width, "4 * 2 R 2 Ie", GROUPED),
+            ("expert_bias_rows", 2 * width, "4 R 2 Ie", "unsloth_zoo/temporary_patches/moe_utils.py _gather_expert_bias"),
         ]
     copies = 3 if run.storage in ("bf16", "fp32") else 2
     return [
-        Term("routed_rows", copies * rows, "2 * 2 R H (3 in 16 bit)", GROUPED),
-        Term("expert_gate_up", width, "2 R 2 Ie", GROUPED),
+        ("routed_rows", copies * rows, "2 * 2 R H (3 in 16 bit)", GROUPED),
+        ("expert_gate_up", width, "2 R 2 Ie", GROUPED),
         _dequantised(run, experts),
     ]
 
@@ -55,6 +54,6 @@ def _gate_up(routed: int, experts: Experts) -> int:
     return 2 * routed * 2 * experts.intermediate_size
 
 
-def _dequantised(run: Run, experts: Experts) -> Term:
+def _dequantised(run: Run, experts: Experts) -> Row:
     size = 0 if run.storage in ("bf16", "fp32") else 2 * experts.count * experts.gate_up
-    return Term("dequantised_experts", size, "2 E H 2 Ie", "unsloth/kernels/nf4.py dequantize_nf4, the whole stack")
+    return ("dequantised_experts", size, "2 E H 2 Ie", "unsloth/kernels/nf4.py dequantize_nf4, the whole stack")

@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import NamedTuple
 
 from estimator import attention, base, block_compiled, eager, evaluation, generated, kv_cache, stock
-from estimator.calibration import reserved_bytes, room_bytes
-from estimator.checkpointing import DOUBLE_BUFFER_HEADROOM_BYTES, Regime, offloads_inputs, staging
+from estimator.calibration import reserved_bytes, room_bytes, with_fragmentation
+from estimator.checkpointing import DOUBLE_BUFFER_HEADROOM_BYTES, LAST_INPUT, Regime, offloads_inputs, staging
 from estimator.embedding import embedding_offloaded
-from estimator.estimate import Phase, Term
-from estimator.ledger import Instant, LiveSet, total
+from estimator.estimate import Phase
+from estimator.ledger import NAME, Instant, LiveSet, total
 from estimator.loss import LossPlan, plan_loss
 from estimator.resolve import Run
 from estimator.sizes import Sizes
@@ -29,7 +29,7 @@ class Simulation(NamedTuple):
     """The peak of every phase, in the order of a run, and the regime that was reached.
 
     Attributes:
-        peaks: (phase, instant, bytes, terms) of the widest instant of each phase. terms of the peak sum to its bytes.
+        peaks: (phase, instant, bytes, terms) of the widest instant of each phase. rows of the peak sum to its bytes.
         first_step_bytes: the largest sum of the first step, before optimizer state and second buffer exist.
         double_buffer_room_bytes: driver-free memory after the first step, beyond what admits the second staging buffer.
     """
@@ -49,33 +49,37 @@ def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     """Run one step after another, on paper."""
     if run.job.mode == "generate":
         return _generate(run, statics, z)
+    path = PATHS[run.path]
     moved = embedding_offloaded(run, statics, z.max_seq_length)
     loaded = base.loaded(run, statics, embedding_offloaded=moved)
     resident = [*loaded, *base.trained(run, statics)]
-    first = Regime(offloads=offloads_inputs(run, z), double_buffer=False, embedding_offloaded=moved, steady=False)
-    always = [*resident, *_during_steps(run, statics, z, first)]
-    path = PATHS[run.path]
-    forward = path.forward(run, statics, z, first)
-    before_loss = _widest(always, forward)
-    plan = _plan_loss(run, z, before_loss)
-    instants = [*forward, *path.loss_instants(run, statics, z, first, plan), *path.backward(run, statics, z, first)]
-    first_step = _widest(always, instants)
-    room = room_bytes(run) - reserved_bytes(run, first_step) - DOUBLE_BUFFER_HEADROOM_BYTES
-    steady = first._replace(steady=True, double_buffer=first.offloads and room > 0)
+    steady = Regime(offloads=offloads_inputs(run, z), double_buffer=False, embedding_offloaded=moved, steady=True)
+    first = steady._replace(steady=False)
+    under_first = total(resident) + total(_during_steps(run, statics, z, first))
+    forward = path.forward(run, statics, z, steady)
+    plan = _plan_loss(run, z, under_first + _first_step(forward, z))
+    instants = [*forward, *path.loss_instants(run, statics, z, steady, plan), *path.backward(run, statics, z, steady)]
+    first_step = under_first + _first_step(instants, z)
+    room = room_bytes(run) - with_fragmentation(run, first_step) - DOUBLE_BUFFER_HEADROOM_BYTES
+    steady = steady._replace(double_buffer=steady.offloads and room > 0)
     always = [*resident, *_during_steps(run, statics, z, steady)]
-    instants = [
-        *path.forward(run, statics, z, steady),
-        *path.loss_instants(run, statics, z, steady, plan),
-        *path.backward(run, statics, z, steady),
-        *eager.optimizer(run, statics, z, steady),
-        *evaluation.instants(run, statics, z, plan),
-    ]
-    peaks = [
+    instants += [*eager.optimizer(run, statics, z, steady), *evaluation.instants(run, statics, z, plan)]
+    peaks = (
         Phase("load", total(loaded), tuple(loaded)),
         Phase("peft", total(resident), tuple(resident)),
         *_peaks(always, instants),
-    ]
-    return Simulation(tuple(peaks), steady, plan, first_step, room)
+    )
+    return Simulation(peaks, steady, plan, first_step, room)
+
+
+def _first_step(instants: list[Instant], z: Sizes) -> int:
+    """The widest of some instants in the first step, which moves the last layer's input to the host like all others."""
+    return max([total(i.rows) - (z.u if _holds_last_input(i) else 0) for i in instants], default=0)
+
+
+def _holds_last_input(instant: Instant) -> bool:
+    """Whether the last layer's input is among an instant's layer inputs, which are its first two rows."""
+    return any(row[NAME] == LAST_INPUT for row in instant.rows[:2])
 
 
 def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
@@ -114,16 +118,12 @@ def _plan_loss(run: Run, z: Sizes, allocated: int) -> LossPlan:
     )
 
 
-def _widest(always: LiveSet, instants: list[Instant]) -> int:
-    return total(always) + max((total(instant.terms) for instant in instants), default=0)
-
-
 def _peaks(always: LiveSet, instants: list[Instant]) -> list[Phase]:
     """The widest instant of each phase, in order of first appearance."""
     under = total(always)
     widest: dict[str, tuple[int, LiveSet]] = {}
     for instant in instants:
-        size = total(instant.terms)
+        size = total(instant.rows)
         if instant.phase not in widest or size > widest[instant.phase][0]:
-            widest[instant.phase] = size, instant.terms
-    return [Phase(phase, under + size, (*always, *terms)) for phase, (size, terms) in widest.items()]
+            widest[instant.phase] = size, instant.rows
+    return [Phase(phase, under + size, (*always, *rows)) for phase, (size, rows) in widest.items()]

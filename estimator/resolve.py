@@ -15,6 +15,7 @@ from estimator.architecture import Architecture
 from estimator.device import Device
 from estimator.errors import JobError
 from estimator.job import ALL_LINEAR, Job
+from estimator.kernels import Kernel, choose_kernel
 from estimator.parameters import with_layers
 from estimator.stack import MEASURED_STACK, Stack, read_stack
 from estimator.weights import Storage, checkpoint_storage
@@ -48,6 +49,7 @@ class Run:
     path: ExecutionPath
     storage: Storage
     attention: str
+    kernel: Kernel
     flattened: bool
     targets: frozenset[str]
     fused: Fused
@@ -64,24 +66,30 @@ def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
     if job.num_hidden_layers is not None:
         architecture = with_layers(architecture, job.num_hidden_layers)
     stack = read_stack(job.versions)
-    job = _resolve_length(job, architecture)
-    job = _resolve_format(job, architecture, assumptions)
-    storage = _storage(job, architecture)
-    targets = _targets(job, architecture, assumptions)
+    _check_length(job)
+    chosen = _weight_format(job, architecture, assumptions)
+    storage = _storage(chosen, architecture)
+    targets = () if chosen == "full_finetuning" else _targets(job, architecture, assumptions)
     attention = _attention(job, architecture, stack, assumptions)
-    job = _resolve_batching(job, architecture, device, assumptions)
-    path = _execution_path(job, architecture)
+    padding_free = _padding_free(job, architecture, device, assumptions)
+    path = _execution_path(job, architecture, chosen, flattened=padding_free or job.packing)
+    saved = tuple(dict.fromkeys((*job.modules_to_save, *(t for t in targets if t in EMBEDDINGS))))
+    _check_modules_to_save(saved, chosen)
+    names = frozenset(targets).difference(EMBEDDINGS)
     job = replace(
         job,
-        target_modules=tuple(t for t in targets if t not in EMBEDDINGS),
-        modules_to_save=tuple(dict.fromkeys((*job.modules_to_save, *(t for t in targets if t in EMBEDDINGS)))),
+        **{name: name == chosen for name in FORMATS},
+        sequence_length=job.sequence_length or job.max_seq_length,
+        num_hidden_layers=architecture.num_hidden_layers,
+        target_modules=tuple(t for t in targets if t in names),
+        modules_to_save=saved,
+        padding_free=padding_free,
         attn_implementation=attention,
         pin_host_memory=True if job.pin_host_memory is None else job.pin_host_memory,
         per_device_eval_batch_size=job.per_device_eval_batch_size or 0,
         block_compile=path == "block_compiled" if path in ("eager", "block_compiled") else bool(job.block_compile),
         versions={**MEASURED_STACK, **job.versions},
     )
-    _check_modules_to_save(job)
     return Run(
         job=job,
         architecture=architecture,
@@ -90,14 +98,15 @@ def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
         path=path,
         storage=storage,
         attention=attention,
-        flattened=bool(job.packing or job.padding_free),
-        targets=frozenset(job.target_modules),
-        fused=fused_kernels(frozenset(job.target_modules)),
+        kernel=choose_kernel(attention, architecture, device, unsloth_forward=path in ("eager", "block_compiled")),
+        flattened=padding_free or job.packing,
+        targets=names,
+        fused=fused_kernels(names),
         assumptions=tuple(assumptions),
     )
 
 
-def _resolve_length(job: Job, architecture: Architecture) -> Job:
+def _check_length(job: Job) -> None:
     length = job.sequence_length
     if length is not None and length > job.max_seq_length:
         raise JobError(
@@ -105,29 +114,18 @@ def _resolve_length(job: Job, architecture: Architecture) -> Job:
             key="sequence_length",
             allowed=f"at most max_seq_length, {job.max_seq_length}",
         )
-    return replace(
-        job,
-        sequence_length=length or job.max_seq_length,
-        num_hidden_layers=architecture.num_hidden_layers,
-    )
 
 
-def _resolve_format(job: Job, architecture: Architecture, assumptions: list[str]) -> Job:
+def _weight_format(job: Job, architecture: Architecture, assumptions: list[str]) -> str:
+    """Which one of `FORMATS` is on."""
     asked = [name for name in FORMATS if getattr(job, name)]
     if len(asked) > 1:
         first, second = asked[0], asked[1]
         raise JobError(f"contradicts {second}: both are true", key=first, allowed="one weight format, or full_finetuning")
     chosen = asked[0] if asked else _default_format(job, architecture, assumptions)
-    values = {name: name == chosen for name in FORMATS}
-    if chosen == "full_finetuning":
-        if "r" not in _LORA_FREE and job.modules_to_save:
-            raise JobError("has no meaning in full fine-tuning, where everything trains", key="modules_to_save")
     if asked and job.load_in_4bit is None and chosen != "load_in_4bit":
         assumptions.append(f"load_in_4bit is off because {chosen} is asked for")
-    return replace(job, **values)
-
-
-_LORA_FREE = frozenset[str]()
+    return chosen
 
 
 def _default_format(job: Job, architecture: Architecture, assumptions: list[str]) -> str:
@@ -143,16 +141,15 @@ def _default_format(job: Job, architecture: Architecture, assumptions: list[str]
     )
 
 
-def _storage(job: Job, architecture: Architecture) -> Storage:
+def _storage(chosen: str, architecture: Architecture) -> Storage:
     quantization = architecture.quantization
-    if job.full_finetuning or job.load_in_16bit:
+    if chosen in ("full_finetuning", "load_in_16bit"):
         if quantization is not None and quantization.method.startswith("bitsandbytes"):
-            key = "full_finetuning" if job.full_finetuning else "load_in_16bit"
-            raise JobError("needs a 16-bit checkpoint, this one is quantised", key=key, allowed="a 16-bit model id")
+            raise JobError("needs a 16-bit checkpoint, this one is quantised", key=chosen, allowed="a 16-bit model id")
         return "bf16"
-    if job.load_in_8bit:
+    if chosen == "load_in_8bit":
         return "int8"
-    if job.load_in_fp8:
+    if chosen == "load_in_fp8":
         return "fp8"
     if quantization is not None:
         return checkpoint_storage(quantization)
@@ -160,8 +157,6 @@ def _storage(job: Job, architecture: Architecture) -> Storage:
 
 
 def _targets(job: Job, architecture: Architecture, assumptions: list[str]) -> tuple[str, ...]:
-    if job.full_finetuning:
-        return ()
     known = known_targets(architecture)
     if job.target_modules == "all-linear":
         return known
@@ -194,8 +189,8 @@ def _attention(job: Job, architecture: Architecture, stack: Stack, assumptions: 
     return "sdpa"
 
 
-def _resolve_batching(job: Job, architecture: Architecture, device: Device, assumptions: list[str]) -> Job:
-    """padding_free: null is SFTTrainer's own choice."""
+def _padding_free(job: Job, architecture: Architecture, device: Device, assumptions: list[str]) -> bool:
+    """Whether batches are padding-free; null is SFTTrainer's own choice."""
     trains = job.mode == "train" and job.framework == "unsloth"
     blocked = architecture.model_type in NO_PADDING_FREE
     if (job.padding_free or job.packing) and blocked:
@@ -204,9 +199,9 @@ def _resolve_batching(job: Job, architecture: Architecture, device: Device, assu
     if job.padding_free and job.framework == "transformers":
         raise JobError("the transformers path runs dense batches", key="padding_free", allowed="false or null")
     if job.padding_free is not None:
-        return job
+        return job.padding_free
     if not trains or blocked or (job.block_compile is True and not job.packing):
-        return replace(job, padding_free=False)
+        return False
     if job.block_compile is False and not job.packing:
         assumptions.append("padding_free is null: SFTTrainer's choice, padding-free batches")
     if device.compute_capability[0] not in ALWAYS_PADDING_FREE:
@@ -214,15 +209,15 @@ def _resolve_batching(job: Job, architecture: Architecture, device: Device, assu
             "SFTTrainer may choose padded batches on this card where a micro-batch is short (under 0.1 s of GPU time); "
             "set padding_free to plan for either"
         )
-    return replace(job, padding_free=True)
+    return True
 
 
-def _execution_path(job: Job, architecture: Architecture) -> ExecutionPath:
+def _execution_path(job: Job, architecture: Architecture, chosen: str, *, flattened: bool) -> ExecutionPath:
     if job.framework == "transformers":
         return "transformers"
-    if job.full_finetuning or job.load_in_8bit or architecture.model_type not in EAGER_FAMILIES:
+    if chosen in ("full_finetuning", "load_in_8bit") or architecture.model_type not in EAGER_FAMILIES:
         return "generated"
-    if job.mode == "generate" or job.padding_free or job.packing or job.block_compile is False:
+    if job.mode == "generate" or flattened or job.block_compile is False:
         return "eager"
     if job.unsloth_tiled_mlp:
         raise JobError(
@@ -233,7 +228,9 @@ def _execution_path(job: Job, architecture: Architecture) -> ExecutionPath:
     return "block_compiled"
 
 
-def _check_modules_to_save(job: Job) -> None:
-    for name in job.modules_to_save:
+def _check_modules_to_save(saved: tuple[str, ...], chosen: str) -> None:
+    if saved and chosen == "full_finetuning":
+        raise JobError("has no meaning in full fine-tuning, where everything trains", key="modules_to_save", allowed="[]")
+    for name in saved:
         if name not in EMBEDDINGS:
             raise JobError(f'"{name}" is not modelled', key="modules_to_save", allowed=", ".join(EMBEDDINGS))

@@ -22,6 +22,8 @@ from estimator.loss import FLASH_MIN_ROWS
 
 Room = Callable[[Outcome], int]
 
+SLOPE_STEPS = 12
+
 
 class Stretch(NamedTuple):
     """Lengths first..last in which a longer context never needs less."""
@@ -106,8 +108,7 @@ class Search:
         batch = run.job.per_device_train_batch_size
         offload = MINIMUM_OFFLOAD_BYTES // (2 * batch * run.architecture.hidden_size) + 1
         tiled_loss = -(-FLASH_MIN_ROWS // batch) + 1
-        least, most = MEASURED_TOKENS.get(run.path, (1, MAX_TOKENS))
-        cuts = {SMART_MIN_LENGTH, offload, tiled_loss, -(-least // batch), most // batch + 1}
+        cuts = {SMART_MIN_LENGTH, offload, tiled_loss, MEASURED_TOKENS[run.path] // batch + 1}
         return {cut for cut in cuts if 1 < cut <= MAX_TOKENS}
 
     def _embedding_cut(self) -> set[int]:
@@ -122,12 +123,14 @@ class Search:
 
     def _cut_at_double_buffer(self, stretch: Stretch) -> list[Stretch]:
         """Two stretches where the second staging buffer is refused from some length on."""
-        if not self.at(stretch.first).simulation.regime.double_buffer:
+        if self.at(stretch.last).simulation.regime.double_buffer or not self.at(stretch.first).simulation.regime.double_buffer:
             return [stretch]
         last = last_true(stretch, lambda n: self.at(n).simulation.double_buffer_room_bytes)
-        return [Stretch(stretch.first, last), Stretch(last + 1, stretch.last)] if last < stretch.last else [stretch]
+        return [Stretch(stretch.first, last), Stretch(last + 1, stretch.last)]
 
     def _last(self, stretch: Stretch, room: Room) -> int:
+        if room(self.at(stretch.last)) > 0:
+            return stretch.last
         if room(self.at(stretch.first)) <= 0:
             return 0
         return last_true(stretch, lambda n: room(self.at(n)))
@@ -149,23 +152,26 @@ def _joined(found: list[tuple[int, int]], gap: tuple[int, int]) -> list[tuple[in
     return [*found, gap]
 
 
-def last_true(stretch: Stretch, room: Callable[[int], float]) -> int:
+def last_true(stretch: Stretch, room: Callable[[int], int]) -> int:
     """The last length of a stretch whose room is positive, given that the first one's is.
 
-    Room falls with length, nearly linearly: regula falsi narrows the bracket, and halving guards it.
+    Room falls with length along a line with small steps in it (cuDNN pads to 128 tokens): the line's slope turns the room at a
+    guess into the next guess, and halving ends it where the steps would keep it walking.
     """
     low, high = stretch
     low_room, high_room = room(low), room(high)
     if high_room > 0:
         return high
-    for step in range(200):
+    slope = (low_room - high_room) / (high - low)
+    guess = low + int(low_room / slope)
+    for _ in range(SLOPE_STEPS):
         if high - low <= 1:
-            break
-        share = low_room / (low_room - high_room) if step % 3 < 2 else 0.5
-        guess = min(max(low + int((high - low) * share), low + 1), high - 1)
-        guessed = room(guess)
-        if guessed > 0:
-            low, low_room = guess, guessed
-        else:
-            high, high_room = guess, guessed
+            return low
+        guess = min(max(guess, low + 1), high - 1)
+        left = room(guess)
+        low, high = (guess, high) if left > 0 else (low, guess)
+        guess += int(left / slope) or (1 if left > 0 else -1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if room(middle) > 0 else (low, middle)
     return low

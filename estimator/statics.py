@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from estimator.adapters import Trainable, lora_parameters, target_shapes
+from estimator.adapters import Trainable, first_layer_lora_bytes, lora_parameters, lora_tensors
 from estimator.allocator import MIB, block
 from estimator.architecture import Architecture
 from estimator.optimizer import OPTIMIZER_KINDS, Tensors
@@ -48,14 +48,43 @@ class Statics:
     fused_scratch_bytes: int = 0
 
 
+REMEMBERED = 256
+_remembered: dict[tuple[object, ...], tuple[Architecture, Statics]] = {}
+
+
 def statics_of(run: Run) -> Statics:
+    """All of it, remembered for the architectures at hand: a search over lengths and a service ask for the same again.
+
+    The key names an architecture by identity, and the memory keeps it alive, so that an identity is never another's.
+    """
+    job = run.job
+    key = (
+        id(run.architecture),
+        run.path,
+        run.storage,
+        run.targets,
+        job.r,
+        job.optim,
+        job.modules_to_save,
+        job.full_finetuning,
+        run.device.compute_capability,
+    )
+    found = _remembered.get(key)
+    if found is None:
+        if len(_remembered) >= REMEMBERED:
+            _remembered.clear()
+        found = _remembered[key] = run.architecture, compute_statics(run)
+    return found[1]
+
+
+def compute_statics(run: Run) -> Statics:
     """Compute all of it; cost grows with the kinds of layer, never with depth."""
     architecture, job = run.architecture, run.job
     weights = weight_bytes(architecture, run.storage)
     if job.full_finetuning:
         return _full_finetuning(run, weights)
-    trainable = lora_parameters(architecture, job.r, run.targets)
-    tensors = _lora_tensors(run)
+    tensors = lora_tensors(architecture, job.r, run.targets)
+    trainable = lora_parameters(tensors)
     saved_bytes = 0
     for name in job.modules_to_save:
         elements = architecture.vocab_size * architecture.hidden_size
@@ -68,7 +97,7 @@ def statics_of(run: Run) -> Statics:
         trainable=trainable,
         trained_bytes=trainable.lora_bytes + saved_bytes,
         gradient_bytes=trainable.lora_bytes + saved_bytes,
-        first_layer_gradient_bytes=4 * trainable.layer_elements,
+        first_layer_gradient_bytes=first_layer_lora_bytes(architecture, job.r, run.targets),
         optimizer_bytes=0 if paged else state,
         optimizer_device_bytes=state if paged else 0,
         optimizer_step_bytes=step,
@@ -106,17 +135,6 @@ def largest_fused_projection(run: Run) -> int:
     return max(sizes, default=0)
 
 
-def _lora_tensors(run: Run) -> list[Tensors]:
-    r = run.job.r
-    tensors: list[Tensors] = []
-    for group in run.architecture.layers:
-        count = len(group.indices)
-        for fan_in, fan_out, copies in target_shapes(group, run.targets):
-            tensors.append(Tensors(r, fan_in, count * copies, 4))
-            tensors.append(Tensors(fan_out, r, count * copies, 4))
-    return tensors
-
-
 def _base_tensors(architecture: Architecture, *, through_trainer: bool) -> list[Tensors]:
     """All tensors of the model. transformers' Trainer gives embeddings 32-bit state; a bare loop does not."""
     vocabulary = Tensors(architecture.vocab_size, architecture.hidden_size, 1, 2, is_embedding=through_trainer)
@@ -143,7 +161,7 @@ def _full_finetuning(run: Run, weights: WeightBytes) -> Statics:
     layer = sum(t.elements for t in tensors[1:]) // max(run.architecture.num_hidden_layers, 1)
     return Statics(
         weights=weights,
-        trainable=Trainable(base_elements=sum(t.elements * t.count for t in tensors)),
+        trainable=Trainable(),
         trained_bytes=0,
         gradient_bytes=weights.total,
         first_layer_gradient_bytes=2 * layer,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from estimator import checkpointing, eager
 from estimator.checkpointing import Regime
-from estimator.estimate import Term
 from estimator.ledger import Instant, LiveSet, total
 from estimator.loss import LossPlan
 from estimator.resolve import Run
@@ -41,9 +40,9 @@ def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: Lo
     softcap = 2 * vocabulary if run.architecture.logit_softcap else 0
     held = [
         *held_at_loss(run, z),
-        Term("final_norm_input", factor * z.u, "4 T H (2 T H where 16 bit)", LLAMA),
-        Term("rotary_tables", 2 * 4 * z.tokens // z.sequences * run.architecture.head_dim, "2 * 4 S hd", f"{LLAMA} LlamaRotaryEmbedding"),
-        Term("logits_before_softcap", softcap, "2 T V where soft-capped", LLAMA),
+        ("final_norm_input", factor * z.u, "4 T H (2 T H where 16 bit)", LLAMA),
+        ("rotary_tables", 2 * 4 * z.tokens // z.sequences * run.architecture.head_dim, "2 * 4 S hd", f"{LLAMA} LlamaRotaryEmbedding"),
+        ("logits_before_softcap", softcap, "2 T V where soft-capped", LLAMA),
         *_head_cast(run, statics),
         *eager.old_gradients(run, statics),
     ]
@@ -53,14 +52,14 @@ def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: Lo
             "forward",
             [
                 *held,
-                Term("final_hidden_state", factor * z.u, "4 T H (2 T H where 16 bit)", LLAMA),
-                Term("logits", 2 * vocabulary, "2 T V", LOSS),
-                Term("logits_fp32", 4 * vocabulary, "4 T V", LOSS),
-                Term("log_softmax", 4 * vocabulary, "4 T V", LOSS),
+                ("final_hidden_state", factor * z.u, "4 T H (2 T H where 16 bit)", LLAMA),
+                ("logits", 2 * vocabulary, "2 T V", LOSS),
+                ("logits_fp32", 4 * vocabulary, "4 T V", LOSS),
+                ("log_softmax", 4 * vocabulary, "4 T V", LOSS),
                 *_autocast_copies(run, statics),
             ],
         ),
-        Instant("backward", "loss", [*held, Term("logits_gradients", 12 * vocabulary, "3 * 4 T V", LOSS)]),
+        Instant("backward", "loss", [*held, ("logits_gradients", 12 * vocabulary, "3 * 4 T V", LOSS)]),
     ]
 
 
@@ -69,34 +68,33 @@ def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
     factor = stream_factor(run)
     casts = 5 if factor == 2 else 2
     terms = [
-        Term("residual", factor * z.u, "4 T H (2 T H where 16 bit)", LLAMA),
-        Term("projection_inputs", casts * z.u, "5 u: one cast a projection (2 where 16 bit)", PEFT),
-        Term("query_key_value", z.q + 2 * z.kv, "q + 2 kv", LLAMA),
-        Term("attention_output", z.q, "q", LLAMA),
-        Term("mlp_widths", 3 * factor * z.m, "3 * 4 T I (2 T I where 16 bit)", LINEAR),
-        Term("down_input", z.m, "2 T I", PEFT),
+        ("residual", factor * z.u, "4 T H (2 T H where 16 bit)", LLAMA),
+        ("projection_inputs", casts * z.u, "5 u: one cast a projection (2 where 16 bit)", PEFT),
+        ("query_key_value", z.q + 2 * z.kv, "q + 2 kv", LLAMA),
+        ("attention_output", z.q, "q", LLAMA),
+        ("mlp_widths", 3 * factor * z.m, "3 * 4 T I (2 T I where 16 bit)", LINEAR),
+        ("down_input", z.m, "2 T I", PEFT),
     ]
     if factor == 1:
-        terms.append(Term("norm_inputs_fp32", 2 * 2 * z.u, "2 * 4 T H", f"{LLAMA} LlamaRMSNorm"))
+        terms.append(("norm_inputs_fp32", 2 * 2 * z.u, "2 * 4 T H", f"{LLAMA} LlamaRMSNorm"))
     if run.architecture.qk_norm:
-        terms.append(Term("query_key_before_norm", 2 * factor * (z.q + z.kv), "fp32 queries and keys", LLAMA))
+        terms.append(("query_key_before_norm", 2 * factor * (z.q + z.kv), "fp32 queries and keys", LLAMA))
     return terms
 
 
 def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
     """The MLP's backward of the last and the first layer; the loss's own backward is usually wider."""
-    depth = run.architecture.num_hidden_layers
     factor = stream_factor(run)
     instants = []
-    for name, layers_done in (("last layer", depth), ("first layer", 1)):
-        kept = kept_for_backward(run, z)
+    kept = kept_for_backward(run, z)
+    for name, layers_done in eager.ends(run):
         others = layers_done - 1 if checkpointing.mode(run, z) is False else 0
         terms = [
-            Term("layer_inputs", layers_done * factor * z.u, "L * 4 T H (2 T H where 16 bit)", checkpointing.PLAIN),
-            Term("layers_kept", others * total(kept), "L * (what one layer keeps)", "estimator/stock.py kept_for_backward"),
+            ("layer_inputs", layers_done * factor * z.u, "L * 4 T H (2 T H where 16 bit)", checkpointing.PLAIN),
+            ("layers_kept", others * total(kept), "L * (what one layer keeps)", "estimator/stock.py kept_for_backward"),
             *kept,
-            Term("output_gradient", 2 * factor * z.u, "2 * 4 T H", "gradients of the residual stream"),
-            Term("mlp_gradients", (3 * factor - 1) * z.m, "3 * 4 T I - 2 T I", LINEAR),
+            ("output_gradient", 2 * factor * z.u, "2 * 4 T H", "gradients of the residual stream"),
+            ("mlp_gradients", (3 * factor - 1) * z.m, "3 * 4 T I - 2 T I", LINEAR),
             *eager.gradients_at(run, statics, layers_done),
         ]
         instants.append(Instant("backward", f"{name}, mlp", terms))
@@ -106,19 +104,19 @@ def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Insta
 def held_at_loss(run: Run, z: Sizes) -> LiveSet:
     """Layer inputs, and without checkpointing everything that the layers keep."""
     depth = run.architecture.num_hidden_layers
-    inputs = Term("layer_inputs", depth * stream_factor(run) * z.u, "L * 4 T H (2 T H where 16 bit)", checkpointing.PLAIN)
+    inputs = ("layer_inputs", depth * stream_factor(run) * z.u, "L * 4 T H (2 T H where 16 bit)", checkpointing.PLAIN)
     if checkpointing.mode(run, z) is not False:
         return [inputs]
-    return [inputs, Term("layers_kept", depth * total(kept_for_backward(run, z)), "L * (what one layer keeps)", LLAMA)]
+    return [inputs, ("layers_kept", depth * total(kept_for_backward(run, z)), "L * (what one layer keeps)", LLAMA)]
 
 
 def _head_cast(run: Run, statics: Statics) -> LiveSet:
     """Autocast's 16-bit copy of an fp32 head, kept for the backward."""
     if stream_factor(run) == 1:
         return []
-    return [Term("lm_head_cast", statics.head_elements * 2, "2 V H", "torch.autocast")]
+    return [("lm_head_cast", statics.head_elements * 2, "2 V H", "torch.autocast")]
 
 
 def _autocast_copies(run: Run, statics: Statics) -> LiveSet:
     """Autocast's cached 16-bit copies of the fp32 adapters, until the forward's autocast ends."""
-    return [Term("autocast_adapters", 2 * statics.trainable.lora_elements, "2 r sum(in + out)", "torch.autocast weight cache")]
+    return [("autocast_adapters", 2 * statics.trainable.lora_elements, "2 r sum(in + out)", "torch.autocast weight cache")]
