@@ -41,9 +41,7 @@ class Fetched(NamedTuple):
 def check_names(repository: str, revision: str | None) -> None:
     """Refuse what cannot be a repository or a revision before anything is asked. Raises UnknownModel."""
     if not _REPOSITORY.fullmatch(repository):
-        raise UnknownModel(
-            f'"{shorten(repository)}" is not a Hub id', key="model", allowed=f"ORG/NAME, {INSTEAD}"
-        )
+        raise UnknownModel(f'"{shorten(repository)}" is not a Hub id', key="model", allowed=f"ORG/NAME, {INSTEAD}")
     if revision is not None and not _REVISION.fullmatch(revision):
         raise UnknownModel(
             f'"{shorten(revision)}" is not a revision', key="revision", allowed="a branch, tag or commit"

@@ -113,16 +113,10 @@ def _directory(model: str, allow_local: bool) -> Path | None:
 def _from_directory(directory: Path) -> ModelFacts:
     config = directory / "config.json"
     if not config.is_file():
-        adapter = (
-            " (it holds an adapter: name its base model)"
-            if (directory / "adapter_config.json").is_file()
-            else ""
-        )
+        adapter = " (it holds an adapter: name its base model)" if (directory / "adapter_config.json").is_file() else ""
         message = f'"{shorten(str(directory))}" has no config.json{adapter}'
         raise UnknownModel(message, key="model", allowed=hub.INSTEAD)
-    return ModelFacts(
-        architecture=_with_stored(_read(config), directory), source="directory", name=str(directory)
-    )
+    return ModelFacts(architecture=_with_stored(_read(config), directory), source="directory", name=str(directory))
 
 
 def _from_repository(name: str, revision: str | None, offline: bool) -> ModelFacts:
@@ -157,17 +151,11 @@ def _read(path: Path) -> Architecture:
         size = path.stat().st_size
         text = path.read_text(encoding="utf-8") if size <= MAX_CONFIG_BYTES else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise UnknownModel(
-            f"{shorten(str(path))} cannot be read ({type(error).__name__})", key="model"
-        ) from error
+        raise UnknownModel(f"{shorten(str(path))} cannot be read ({type(error).__name__})", key="model") from error
     if size > MAX_CONFIG_BYTES:
-        raise ArchitectureError(
-            f"{shorten(str(path))} has {size} bytes", key="model", allowed=f"{MAX_CONFIG_BYTES}"
-        )
+        raise ArchitectureError(f"{shorten(str(path))} has {size} bytes", key="model", allowed=f"{MAX_CONFIG_BYTES}")
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ArchitectureError(
-            f"{shorten(str(path))} is not JSON", key="model", allowed="a config.json"
-        ) from error
+        raise ArchitectureError(f"{shorten(str(path))} is not JSON", key="model", allowed="a config.json") from error
     return read_config(config)

@@ -53,9 +53,7 @@ class Planner:
         resolve: finds a model's facts; a seam for tests.
     """
 
-    def __init__(
-        self, *, offline: bool = False, allow_local: bool = True, resolve: Resolve = resolve_model
-    ) -> None:
+    def __init__(self, *, offline: bool = False, allow_local: bool = True, resolve: Resolve = resolve_model) -> None:
         self._offline = offline
         self._allow_local = allow_local
         self._resolve = resolve
@@ -142,9 +140,7 @@ class FactsMemory:
 
 
 def _with_assumptions(answer: Estimate, facts: ModelFacts) -> Estimate:
-    return (
-        replace(answer, assumptions=answer.assumptions + facts.assumptions) if facts.assumptions else answer
-    )
+    return replace(answer, assumptions=answer.assumptions + facts.assumptions) if facts.assumptions else answer
 
 
 def _memory_key(model: Model) -> str:

@@ -1,4 +1,5 @@
-"""ctxplan's memory model: what an Unsloth training step needs on its GPU, term by term, and the longest context that fits.
+"""ctxplan's memory model: what an Unsloth training step needs on its GPU, term by term, and the longest context that
+fits.
 
 Pure Python: no torch, no pydantic, no input or output. Bytes in, bytes out.
 

@@ -1,6 +1,7 @@
 """LoRA parameters: r * (in + out) for every adapted linear, in fp32 by Unsloth's default.
 
-Source: unsloth_zoo/training_utils.py ``prepare_model_for_training`` (float32_mixed_precision), peft/tuners/lora/layer.py.
+Source: unsloth_zoo/training_utils.py ``prepare_model_for_training`` (float32_mixed_precision),
+peft/tuners/lora/layer.py.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Trainable:
     """Parameters that are trained.
 
     Attributes:
-        lora_elements: elements of LoRA A and B of all layers. lora_bytes: their fp32 bytes, each tensor in its own block.
+        lora_elements: elements of LoRA A and B of all layers. lora_bytes: their fp32 bytes, each tensor in its own
+        block.
     """
 
     lora_elements: int = 0
@@ -89,7 +91,12 @@ def first_layer_lora_bytes(architecture: Architecture, r: int, targets: frozense
 def known_targets(architecture: Architecture) -> tuple[str, ...]:
     """Names that ``target_modules`` may hold for this model, in the order of the layer."""
     names = [linear.name for group in architecture.layers for linear in group.linears]
-    experts = [alias for group in architecture.layers for name, _, _ in expert_shapes(group) for alias in sorted(EXPERT_TARGETS[name])]
+    experts = [
+        alias
+        for group in architecture.layers
+        for name, _, _ in expert_shapes(group)
+        for alias in sorted(EXPERT_TARGETS[name])
+    ]
     return tuple(dict.fromkeys(names + experts))
 
 
@@ -109,7 +116,8 @@ def check_targets(architecture: Architecture, targets: tuple[str, ...]) -> None:
 class Fused(NamedTuple):
     """Which of Unsloth's fused kernels run: each needs LoRA on all of its projections.
 
-    Source: unsloth/models/llama.py ``patch_peft_model`` ("patched N layers with N QKV layers, N O layers and N MLP layers").
+    Source: unsloth/models/llama.py ``patch_peft_model`` ("patched N layers with N QKV layers, N O layers and N MLP
+    layers").
     """
 
     qkv: bool
@@ -120,5 +128,7 @@ class Fused(NamedTuple):
 def fused_kernels(targets: frozenset[str]) -> Fused:
     """The fused kernels that a set of target modules allows."""
     return Fused(
-        qkv=targets >= {"q_proj", "k_proj", "v_proj"}, o="o_proj" in targets, mlp=targets >= {"gate_proj", "up_proj", "down_proj"}
+        qkv=targets >= {"q_proj", "k_proj", "v_proj"},
+        o="o_proj" in targets,
+        mlp=targets >= {"gate_proj", "up_proj", "down_proj"},
     )

@@ -33,8 +33,8 @@ class Outcome(NamedTuple):
     """One simulated length, with its totals and its verdict.
 
     Attributes:
-        expected_room, safe_room: bytes left by what is expected, and by the bound, on the device or the host, whichever is
-            tighter; positive exactly where the verdict is not does_not_fit, and where it is fits.
+        expected_room, safe_room: bytes left by what is expected, and by the bound, on the device or the host,
+            whichever is tighter; positive exactly where the verdict is not does_not_fit, and where it is fits.
     """
 
     z: Sizes
@@ -61,7 +61,9 @@ def estimate(job: Job, architecture: Architecture) -> Estimate:
     """
     prepared = prepare(job, architecture)
     resolved = prepared.run.job
-    return describe(prepared, outcome_at(prepared, resolved.max_seq_length, resolved.sequence_length or resolved.max_seq_length))
+    return describe(
+        prepared, outcome_at(prepared, resolved.max_seq_length, resolved.sequence_length or resolved.max_seq_length)
+    )
 
 
 def prepare(job: Job, architecture: Architecture) -> Prepared:
@@ -74,7 +76,9 @@ def outcome_at(prepared: Prepared, max_seq_length: int, length: int) -> Outcome:
     """Simulate one length."""
     run, statics = prepared
     job = run.job
-    z = sizes_of(run.architecture, max_seq_length=max_seq_length, sequences=job.per_device_train_batch_size, length=length)
+    z = sizes_of(
+        run.architecture, max_seq_length=max_seq_length, sequences=job.per_device_train_batch_size, length=length
+    )
     simulation = simulate(run, statics, z)
     evidence = calibration.weigh_evidence(run, z)
     expected = simulation.peak.allocated_bytes
@@ -90,7 +94,9 @@ def outcome_at(prepared: Prepared, max_seq_length: int, length: int) -> Outcome:
     rooms = _rooms(run, statics, allocated, host, bound=factor > 0)
     verdict, limited_by = _verdict(rooms)
     expected_room, safe_room = min(rooms[0], rooms[2]), min(rooms)
-    return Outcome(z, simulation, host, evidence, allocated, reserved, device, verdict, limited_by, expected_room, safe_room)
+    return Outcome(
+        z, simulation, host, evidence, allocated, reserved, device, verdict, limited_by, expected_room, safe_room
+    )
 
 
 def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
@@ -98,7 +104,9 @@ def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
     run, statics = prepared
     simulation, host = outcome.simulation, outcome.host
     peak = simulation.peak
-    described = rope.describe_rope(run.architecture.rope, outcome.z.max_seq_length, extends=run.job.framework == "unsloth")
+    described = rope.describe_rope(
+        run.architecture.rope, outcome.z.max_seq_length, extends=run.job.framework == "unsloth"
+    )
     return Estimate(
         peak_allocated_bytes=outcome.allocated,
         peak_reserved_bytes=outcome.reserved,
@@ -181,13 +189,17 @@ def _assumptions(run: Run, statics: Statics, outcome: Outcome, rope_note: str) -
     if run.path in ("block_compiled", "generated"):
         said.append("the first step compiles, and tries the layer once more: its own peak can differ")
     if run.job.packing or (run.job.padding_free and run.job.per_device_train_batch_size > 1):
-        said.append("a flattened batch is planned as documents of sequence_length tokens; many short ones need a little more")
+        said.append(
+            "a flattened batch is planned as documents of sequence_length tokens; many short ones need a little more"
+        )
     if statics.optimizer_device_bytes:
         said.append("paged optimizer state is managed memory: counted on the device, not in allocated or reserved")
     if any(group.experts for group in run.architecture.layers):
         said.append("routing is taken as even over the experts")
     if run.job.framework == "transformers":
-        said.append("the transformers path is a bare loop with full logits; TRL's SFTTrainer cuts the loss into chunks and needs less")
+        said.append(
+            "the transformers path is a bare loop with full logits; TRL's SFTTrainer chunks the loss and needs less"
+        )
     if outcome.simulation.regime.embedding_offloaded:
         said.append("the input embedding is on the host: Unsloth moves it where a training step would be tight")
     return tuple(said)

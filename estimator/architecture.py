@@ -124,8 +124,9 @@ class Rope:
     """Rotary embedding as configured.
 
     Attributes:
-        theta: the base. native_length: ``max_position_embeddings``. scaling: ``rope_type`` (default, linear, llama3, yarn,
-        longrope, dynamic). factor: the scaling's factor, 1.0 without one. original_length: the length that was scaled from.
+        theta: the base. native_length: ``max_position_embeddings``. scaling: ``rope_type`` (default, linear, llama3,
+        yarn, longrope, dynamic). factor: the scaling's factor, 1.0 without one. original_length: the length that was
+        scaled from.
         local_theta: base of the sliding-window layers, where they have their own (gemma3).
     """
 

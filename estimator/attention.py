@@ -46,12 +46,22 @@ def saved_for_backward(run: Run, z: Sizes) -> LiveSet:
             ("attention_key_value", 2 * p.kv, "2 * 2 T' nkv hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
             ("attention_output", p.q, "2 T' nh hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
             ("attention_output_copy", z.q if run.fused.o else 0, "2 T nh hd", COPY),
-            ("attention_logsumexp", 4 * p.tokens * run.architecture.num_attention_heads, "4 T' nh", "cuDNN attention statistics"),
+            (
+                "attention_logsumexp",
+                4 * p.tokens * run.architecture.num_attention_heads,
+                "4 T' nh",
+                "cuDNN attention statistics",
+            ),
         ]
     expanded = kernel in ("xformers", "efficient", "softcap_compiled")
     terms += [
         ("attention_query", z.q, "2 T nh hd", f"{DISPATCH} _run_attention"),
-        ("attention_key_value", 2 * (z.q if expanded else z.kv), "2 * 2 T nkv hd (nh where expanded)", f"{DISPATCH} _run_attention"),
+        (
+            "attention_key_value",
+            2 * (z.q if expanded else z.kv),
+            "2 * 2 T nkv hd (nh where expanded)",
+            f"{DISPATCH} _run_attention",
+        ),
         ("attention_output", z.q, "2 T nh hd", f"{DISPATCH} _run_attention"),
     ]
     if kernel in ("softcap_compiled", "eager"):
@@ -83,8 +93,8 @@ def forward_working_set(run: Run, z: Sizes) -> LiveSet:
 def backward_working_set(run: Run, z: Sizes) -> LiveSet:
     """What the kernel's backward adds to what was saved: gradients of its inputs and output, and its workspace.
 
-    Measured: the cuDNN workspace is an fp32 query gradient, 16-bit expanded key and value gradients where heads are grouped,
-    and 4 B a head and token (1,082,147,328 B for 8B at 32,768 tokens).
+    Measured: the cuDNN workspace is an fp32 query gradient, 16-bit expanded key and value gradients where heads are
+    grouped, and 4 B a head and token (1,082,147,328 B for 8B at 32,768 tokens).
     """
     kernel = run.kernel
     heads = run.architecture.num_attention_heads
@@ -94,28 +104,41 @@ def backward_working_set(run: Run, z: Sizes) -> LiveSet:
             ("attention_score_gradients", _scores(run, z, 6), "6 B nh S^2", SOFTCAP),
             ("attention_output_gradient", z.q, "2 T nh hd", SOFTCAP),
         ]
-    if kernel == "cudnn":
-        p = padded(run, z)
-    else:
-        p = Padded(z.tokens, z.q, z.kv)
+    p = padded(run, z) if kernel == "cudnn" else Padded(z.tokens, z.q, z.kv)
     workspace = 2 * p.q + (2 * p.q if grouped else 0) + 4 * p.tokens * heads
     return [
         ("attention_output_gradient", p.q, "2 T' nh hd", "gradient of the kernel's output"),
         ("attention_query_gradient", p.q, "2 T' nh hd", "gradient of the kernel's query"),
         ("attention_key_value_gradient", 2 * p.kv, "2 * 2 T' nkv hd", "gradients of the kernel's key and value"),
-        ("attention_workspace", workspace, "4 T' nh hd (twice where grouped) + 4 T' nh", "flash and cuDNN backward kernels"),
+        (
+            "attention_workspace",
+            workspace,
+            "4 T' nh hd (twice where grouped) + 4 T' nh",
+            "flash and cuDNN backward kernels",
+        ),
     ]
 
 
 def masks(run: Run, z: Sizes) -> LiveSet:
-    """Dense masks that outlive a step: sliding windows where the kernel takes no window, and Gemma 2's two static masks."""
+    """Dense masks that outlive a step: sliding windows where the kernel takes no window, and Gemma 2's two static
+    masks.
+    """
     if run.kernel == "softcap_compiled":
-        return [("attention_masks", 2 * 2 * z.max_seq_length**2, "2 * 2 max_seq_length^2", "unsloth/models/llama.py SWA_mask, GA_mask")]
+        return [
+            (
+                "attention_masks",
+                2 * 2 * z.max_seq_length**2,
+                "2 * 2 max_seq_length^2",
+                "unsloth/models/llama.py SWA_mask, GA_mask",
+            )
+        ]
     windows = [g.sliding_window for g in run.architecture.layers if g.sliding_window]
     if run.path == "transformers" or run.attention != "sdpa" or not any(w < z.length for w in windows):
         return []
     itemsize = 2 if run.flattened else 1
-    return [("attention_masks", itemsize * z.length**2, "S^2 (2 S^2 where packed)", f"{DISPATCH} _windowed_causal_mask")]
+    return [
+        ("attention_masks", itemsize * z.length**2, "S^2 (2 S^2 where packed)", f"{DISPATCH} _windowed_causal_mask")
+    ]
 
 
 def _normed(run: Run, z: Sizes) -> LiveSet:

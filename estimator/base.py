@@ -17,7 +17,12 @@ def loaded(run: Run, statics: Statics, *, embedding_offloaded: bool) -> LiveSet:
     stored = f"{run.storage} of the linears, 16-bit norms"
     return [
         ("base_weights", weights.layers + weights.final_norm, stored, "bitsandbytes/functional.py quantize_4bit"),
-        ("embedding", embedding, "2 V H" if embedding else "on the host", "unsloth/models/_utils.py offload_embedding_if_tight"),
+        (
+            "embedding",
+            embedding,
+            "2 V H" if embedding else "on the host",
+            "unsloth/models/_utils.py offload_embedding_if_tight",
+        ),
         ("lm_head", weights.head, "2 V H" if weights.head else "tied to the embedding", "kept in 16 bit"),
         *workspace(run, statics, at_load=True),
     ]
@@ -28,7 +33,12 @@ def workspace(run: Run, statics: Statics, *, at_load: bool) -> LiveSet:
     first = ("cublas_workspace", statics.workspace_bytes, "32 MiB on Hopper", "aten/src/ATen/cuda/CublasHandlePool.cpp")
     if at_load:
         return [first] if run.path != "transformers" else []
-    second = ("cublas_workspace_backward", statics.workspace_bytes, "32 MiB on Hopper", "one handle a thread: autograd's own")
+    second = (
+        "cublas_workspace_backward",
+        statics.workspace_bytes,
+        "32 MiB on Hopper",
+        "one handle a thread: autograd's own",
+    )
     return [second] if run.path != "transformers" else [first, second]
 
 
@@ -37,15 +47,25 @@ def trained(run: Run, statics: Statics) -> LiveSet:
     if not statics.trained_bytes:
         return []
     if statics.upcast_bytes:
-        cast = ("fp32_modules", statics.upcast_bytes, "2 (2 V H + norms)", "peft/utils/other.py prepare_model_for_kbit_training")
+        cast = (
+            "fp32_modules",
+            statics.upcast_bytes,
+            "2 (2 V H + norms)",
+            "peft/utils/other.py prepare_model_for_kbit_training",
+        )
         return [cast, ("lora_parameters", statics.trained_bytes, "4 r sum(in + out)", "peft, autocast_adapter_dtype")]
     formula = "4 r sum(in + out)" + (" + full copies of modules_to_save" if run.job.modules_to_save else "")
-    return [("lora_parameters", statics.trained_bytes, formula, "unsloth_zoo/training_utils.py prepare_model_for_training")]
+    return [
+        ("lora_parameters", statics.trained_bytes, formula, "unsloth_zoo/training_utils.py prepare_model_for_training")
+    ]
 
 
 def step(run: Run, statics: Statics, z: Sizes, regime: Regime) -> LiveSet:
     """What training steps add for good: optimizer state, caches, scratch."""
-    terms = [("token_ids", 2 * 8 * z.tokens, "2 * 8 T", "input ids and labels, int64"), *workspace(run, statics, at_load=False)]
+    terms = [
+        ("token_ids", 2 * 8 * z.tokens, "2 * 8 T", "input ids and labels, int64"),
+        *workspace(run, statics, at_load=False),
+    ]
     if run.path in ("eager", "block_compiled"):
         rows = rope.cache_rows(run.architecture.rope, z.max_seq_length, z.length, positions_given=run.flattened)
         source = "unsloth/models/llama.py _PerDeviceRopeCache"

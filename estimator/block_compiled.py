@@ -1,8 +1,9 @@
 """The block_compiled path: one torch.compile region a decoder layer, for dense batches.
 
-What a compiled region keeps is chosen by AOTAutograd's partitioner and Inductor, so it cannot be derived from Unsloth's source.
-These sets were read from allocator snapshots (torch 2.11, H200: Llama-3.1-8B, Llama-3.2-1B, Qwen2.5-7B and Qwen3-8B shapes)
-and hold for torch versions that partition alike. The in-place tricks of the eager kernels are off while tracing.
+What a compiled region keeps is chosen by AOTAutograd's partitioner and Inductor, so it cannot be derived from
+Unsloth's source. These sets were read from allocator snapshots (torch 2.11, H200: Llama-3.1-8B, Llama-3.2-1B,
+Qwen2.5-7B and Qwen3-8B shapes) and hold for torch versions that partition alike. The in-place tricks of the eager
+kernels are off while tracing.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
             ("attention_block_output", z.u, "u", COMPILED),
         ]
     if run.job.lora_dropout:
-        terms.append(("dropout_masks", 3 * z.u + z.m // 2 + z.m, "6 T H + T I + 2 T I", f"{COMPILED}, masks and a dropped copy"))
+        terms.append(
+            ("dropout_masks", 3 * z.u + z.m // 2 + z.m, "6 T H + T I + 2 T I", f"{COMPILED}, masks and a dropped copy")
+        )
     return terms
 
 

@@ -1,8 +1,8 @@
 """From allocated bytes to reserved and device bytes, and the bounds around them, where no fitted calibration is given.
 
-Every number here was read off the measured rows under ``evidence/measurements`` (one H100 and one H200, torch 2.11): the margins
-are the largest deviation seen on rows of their kind, rounded up, so the bound is true of those rows by construction; the tests
-hold it so.
+Every number here was read off the measured rows under ``evidence/measurements`` (one H100 and one H200, torch 2.11):
+the margins are the largest deviation seen on rows of their kind, rounded up, so the bound is true of those rows by
+construction; the tests hold it so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ STRUCTURAL: dict[str, Any] = {"id": "structural", "points": 0}
 """What an answer names when no measurement was fitted: formulas from the source, and margins from the measured rows."""
 
 LOADED_MODULES_BYTES = 171_966_464
-"""What the driver counts beside context and reserved memory once kernels have been loaded: 890,044,416 B in all on an H100."""
+"""What the driver counts beside context and reserved memory once kernels have been loaded: 890,044,416 B in all on
+an H100.
+"""
 
 PRESSURE_SLACK_BYTES = 64 * MIB
 PRESSURE_SLACK_UPPER_BYTES = 256 * MIB
@@ -31,8 +33,8 @@ class Margins:
     """Relative margins of one kind of run.
 
     Attributes:
-        allocated: how far above the expected peak a measured one was. reserved, reserved_upper: reserved beyond allocated where
-        the card has room, in the median and at most.
+        allocated: how far above the expected peak a measured one was. reserved, reserved_upper: reserved beyond
+        allocated where the card has room, in the median and at most.
     """
 
     allocated: float
@@ -81,11 +83,17 @@ def weigh_evidence(run: Run, z: Sizes) -> Evidence:
     margin = PATH_MARGINS[run.path].allocated
     reasons: list[tuple[float, str]] = []
     if run.path in ("block_compiled", "generated"):
-        reasons.append((0.0, f"the {run.path} path is what torch.compile makes of it: read from snapshots of a few shapes"))
+        reasons.append(
+            (0.0, f"the {run.path} path is what torch.compile makes of it: read from snapshots of a few shapes")
+        )
     elif run.architecture.model_type not in MEASURED_FAMILIES[run.path]:
-        reasons.append((0.02, f"{run.architecture.model_type} was measured on few rows of the {run.path} path, or on none"))
+        reasons.append(
+            (0.02, f"{run.architecture.model_type} was measured on few rows of the {run.path} path, or on none")
+        )
     if run.device.compute_capability[0] != 9:
-        reasons.append((0.05, f"measured on Hopper only: attention kernels and workspaces of the {run.device.name} are structural"))
+        reasons.append(
+            (0.05, f"measured on Hopper only: attention kernels and workspaces of the {run.device.name} are structural")
+        )
     elif run.attention != "sdpa" and run.path != "generated":
         reasons.append((0.05, f"{run.attention} was not measured: its memory follows from its source"))
     most = MEASURED_TOKENS[run.path]

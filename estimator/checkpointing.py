@@ -78,7 +78,12 @@ def layer_inputs(run: Run, z: Sizes, regime: Regime, *, layers_done: int) -> Liv
     depth = run.architecture.num_hidden_layers
     if not regime.offloads:
         return [("layer_inputs", layers_done * z.u, "L u", f"{PLAIN}.forward")]
-    leaf = ("embedding_output", z.u, "u", "unsloth/models/llama.py, leaf that requires grad, held by its AccumulateGrad")
+    leaf = (
+        "embedding_output",
+        z.u,
+        "u",
+        "unsloth/models/llama.py, leaf that requires grad, held by its AccumulateGrad",
+    )
     if layers_done < depth or depth == 1 or not regime.steady:
         return [leaf]
     return [leaf, (LAST_INPUT, z.u, "u", f"{SMART}.forward, LAST_GC_INDEX")]

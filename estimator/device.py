@@ -287,11 +287,7 @@ def _described(gpu: Mapping[str, Any]) -> Device:
     if not isinstance(name, str) or not name:
         raise UnknownDevice(f"{shown(name)} is not a name", key="gpu.name", allowed="a string")
     bounds = f"a whole number of bytes from {LEAST_TOTAL_BYTES} to {MOST_TOTAL_BYTES}"
-    if (
-        isinstance(total, bool)
-        or not isinstance(total, int)
-        or not LEAST_TOTAL_BYTES <= total <= MOST_TOTAL_BYTES
-    ):
+    if isinstance(total, bool) or not isinstance(total, int) or not LEAST_TOTAL_BYTES <= total <= MOST_TOTAL_BYTES:
         raise UnknownDevice(f"{shown(total)} is not accepted", key="gpu.total_bytes", allowed=bounds)
     known = _by_name().get(_plain(name)) or min(
         _of_several_kinds(name), key=lambda device: abs(device.total_bytes - total), default=None

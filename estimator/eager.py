@@ -20,7 +20,9 @@ def scratch(run: Run, statics: Statics) -> LiveSet:
     """The persistent dequantisation scratch of the fused kernels; LoRA dropout does without it."""
     if run.path != "eager" or run.storage in ("bf16", "fp32") or run.job.lora_dropout:
         return []
-    return [("dequantisation_scratch", statics.fused_scratch_bytes, "2 max(in * out)", "unsloth/kernels/utils.py _scratch")]
+    return [
+        ("dequantisation_scratch", statics.fused_scratch_bytes, "2 max(in * out)", "unsloth/kernels/utils.py _scratch")
+    ]
 
 
 def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
@@ -110,7 +112,9 @@ def held_at_loss(run: Run, z: Sizes, regime: Regime) -> LiveSet:
 
 
 def held_at_backward(run: Run, z: Sizes, regime: Regime, layers_done: int, kept: LiveSet) -> LiveSet:
-    """What surrounds the layer whose backward runs: inputs, and its recomputed output or all that its predecessors keep."""
+    """What surrounds the layer whose backward runs: inputs, and its recomputed output or all that its predecessors
+    keep.
+    """
     inputs = checkpointing.layer_inputs(run, z, regime, layers_done=layers_done)
     if checkpointing.mode(run, z) is False:
         return [*inputs, layers_kept(kept, layers_done - 1)]

@@ -1,4 +1,5 @@
-"""Where the input embedding lives: on the GPU, or on the host where Unsloth finds the card too full for a training step.
+"""Where the input embedding lives: on the GPU, or on the host where Unsloth finds the card too full for a training
+step.
 
 Source: unsloth/models/_utils.py ``offload_embedding_if_tight`` (after the load, and again in ``get_peft_model``);
 unsloth_zoo/block_swap.py ``estimate_training_reserve_bytes``.
@@ -17,7 +18,9 @@ SAFETY_BYTES = 256 * MIB
 
 
 def training_reserve_bytes(architecture: Architecture, max_seq_length: int, trainable_elements: int) -> int:
-    """17/16 * (48 T H + 4 V min(T, 2048) + 16 * trained elements) + 256 MiB, with T = max_seq_length and a batch of 1."""
+    """17/16 * (48 T H + 4 V min(T, 2048) + 16 * trained elements) + 256 MiB, with T = max_seq_length and a batch of
+    1.
+    """
     activations = max_seq_length * architecture.hidden_size * BYTES_PER_TOKEN_HIDDEN
     logits = min(max_seq_length, LOGIT_ROWS) * architecture.vocab_size * 4
     base = activations + logits + 16 * trainable_elements

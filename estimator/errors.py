@@ -7,8 +7,8 @@
     ├── UnknownDevice             a GPU that is not in the catalogue
     └── UnknownModel              a model that could not be found
 
-Every error names the key that is wrong and what is allowed, so that a command line, an HTTP answer and a Python traceback can
-all say the same thing. ``code`` is stable: it ends the ``type`` of the HTTP problem document.
+Every error names the key that is wrong and what is allowed, so that a command line, an HTTP answer and a Python
+traceback can all say the same thing. ``code`` is stable: it ends the ``type`` of the HTTP problem document.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Evaluation: a forward without a graph, and its loss, at the evaluation batch size.
 
-Measured (8B shape, 6 layers, H200): the peak is the training forward's without staging buffers, the same for 1 x 8,192 and
-4 x 2,048 tokens. Unsloth's fused loss never holds the logits; they are all there where a metric asks for them, and on the
-transformers path.
+Measured (8B shape, 6 layers, H200): the peak is the training forward's without staging buffers, the same for 1 x
+8,192 and 4 x 2,048 tokens. Unsloth's fused loss never holds the logits; they are all there where a metric asks for
+them, and on the transformers path.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """The generated path: what Unsloth's FastModel serves through modules that unsloth_zoo/compiler.py writes.
 
-Read from allocator snapshots of Phi-4, Granite-3.1-8B, Gemma-3-1B, Qwen3-30B-A3B and gpt-oss-20b shapes and of a full fine-tuning of
-Qwen2.5-0.5B (torch 2.11, H200). Fewer shapes have been seen than on the other paths, so the bound is wider.
+Read from allocator snapshots of Phi-4, Granite-3.1-8B, Gemma-3-1B, Qwen3-30B-A3B and gpt-oss-20b shapes and of a
+full fine-tuning of Qwen2.5-0.5B (torch 2.11, H200). Fewer shapes have been seen than on the other paths, so the
+bound is wider.
 """
 
 from __future__ import annotations
 
 from estimator import checkpointing, eager, moe
 from estimator.checkpointing import Regime
-from estimator.ledger import Instant, LiveSet, Row, total
+from estimator.ledger import Instant, LiveSet, Row
 from estimator.loss import LossPlan
 from estimator.resolve import Run
 from estimator.sizes import Sizes
@@ -18,7 +19,9 @@ FULL_LOGITS = frozenset({"granite", "cohere", "gemma3_text"})
 """Families whose generated module returns all logits to the loss (measured for granite and gemma3_text)."""
 
 TRAINER_LOGIT_COPIES = 3
-"""Copies of the logits alive in TRL's SFTTrainer, which reads them for its metrics; a bare loop holds one or two fewer."""
+"""Copies of the logits alive in TRL's SFTTrainer, which reads them for its metrics; a bare loop holds one or two
+fewer.
+"""
 
 CROSS_ENTROPY = "unsloth/kernels/cross_entropy_loss.py Fast_CrossEntropyLoss"
 MODULES = "unsloth_compiled_cache, allocator snapshots on torch 2.11"
@@ -32,7 +35,12 @@ def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instan
     inputs = checkpointing.layer_inputs(run, z, regime, layers_done=depth)
     if regime.offloads and depth > 1:
         inputs = [inputs[0], ("layer_input", z.u, "u", MODULES)]
-    held = [*inputs, ("residual", z.u, "u", MODULES), ("mlp_input", z.u, "u", MODULES), *eager.old_gradients(run, statics)]
+    held = [
+        *inputs,
+        ("residual", z.u, "u", MODULES),
+        ("mlp_input", z.u, "u", MODULES),
+        *eager.old_gradients(run, statics),
+    ]
     experts = moe.experts_of(run.architecture)
     wide = moe.forward(run, z, experts) if experts else [("mlp_gate_up_product", 3 * z.m, "3 * 2 T I", MODULES)]
     return [Instant("forward", "mlp", [*held, *wide, _dequantised(run, statics)])]
@@ -50,7 +58,14 @@ def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
     if run.architecture.qk_norm or run.architecture.attention_sinks:
         terms.append(("query_after_rope", z.q, "q", MODULES))
     if run.kernel == "eager":
-        terms.append(("attention_scores", 3 * 2 * z.sequences * run.architecture.num_attention_heads * z.length**2, "3 * 2 B nh S^2", MODULES))
+        terms.append(
+            (
+                "attention_scores",
+                3 * 2 * z.sequences * run.architecture.num_attention_heads * z.length**2,
+                "3 * 2 B nh S^2",
+                MODULES,
+            )
+        )
     return terms
 
 
@@ -93,7 +108,9 @@ def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: Lo
     logits = 2 * z.tokens * run.architecture.vocab_size
     hidden = ("final_hidden_state", z.u, "u", MODULES)
     return [
-        Instant("loss", "forward", [*held, hidden, ("logits", TRAINER_LOGIT_COPIES * logits, "3 * 2 T V", CROSS_ENTROPY)]),
+        Instant(
+            "loss", "forward", [*held, hidden, ("logits", TRAINER_LOGIT_COPIES * logits, "3 * 2 T V", CROSS_ENTROPY)]
+        ),
         Instant("backward", "loss", [*held, ("logits", 2 * logits, "2 * 2 T V", CROSS_ENTROPY)]),
     ]
 

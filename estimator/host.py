@@ -36,7 +36,8 @@ def host_plan(*, slots: int, slot_bytes: int, embedding_bytes: int, pin: bool, h
     """Host RAM of a run.
 
     Args:
-        slots: offloaded layer inputs, one buffer each. slot_bytes: u. embedding_bytes: the embedding, where it moved to the host.
+        slots: offloaded layer inputs, one buffer each. slot_bytes: u. embedding_bytes: the embedding, where it moved
+        to the host.
         pin: whether pinned memory is allowed. host_ram_bytes: the host's RAM; None never limits.
     """
     pageable = PROCESS_BYTES + embedding_bytes
@@ -44,7 +45,9 @@ def host_plan(*, slots: int, slot_bytes: int, embedding_bytes: int, pin: bool, h
         return HostPlan(pinned_bytes=0, pageable_bytes=pageable, pinned_slots=0, slots=0)
     startup = STARTUP_SLOTS * STARTUP_SLOT_BYTES
     if not pin:
-        return HostPlan(pinned_bytes=0, pageable_bytes=pageable + startup + slots * slot_bytes, pinned_slots=0, slots=slots)
+        return HostPlan(
+            pinned_bytes=0, pageable_bytes=pageable + startup + slots * slot_bytes, pinned_slots=0, slots=slots
+        )
     rounded = next_power_of_two(slot_bytes)
     pinned_slots = slots
     if host_ram_bytes is not None:

@@ -1,7 +1,7 @@
 """The job: one training or generation run, as a plan sees it.
 
-A job is written as JSON with Unsloth's and Hugging Face's own names. ``None`` always means "what the stack would choose";
-`estimator.resolve` fills it in, so that each answer carries the job that was really planned.
+A job is written as JSON with Unsloth's and Hugging Face's own names. ``None`` always means "what the stack would
+choose"; `estimator.resolve` fills it in, so that each answer carries the job that was really planned.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Which attention kernel stands behind an attention implementation.
 
-Source: unsloth/utils/attention_dispatch.py ``select_attention_backend`` and ``_run_attention``; unsloth/models/gemma2.py.
+Source: unsloth/utils/attention_dispatch.py ``select_attention_backend`` and ``_run_attention``;
+unsloth/models/gemma2.py.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ Kernel = Literal["cudnn", "flash", "flash_attention_2", "xformers", "efficient",
 def choose_kernel(implementation: str, architecture: Architecture, device: Device, *, unsloth_forward: bool) -> Kernel:
     """The kernel that runs.
 
-    Measured: torch 2.11 picks cuDNN attention for SDPA on Hopper (allocator snapshots on an H200); other cards of compute
-    capability 8 and later take flash, older ones the memory-efficient kernel with expanded keys and values.
+    Measured: torch 2.11 picks cuDNN attention for SDPA on Hopper (allocator snapshots on an H200); other cards of
+    compute capability 8 and later take flash, older ones the memory-efficient kernel with expanded keys and values.
 
     Args:
         unsloth_forward: whether Unsloth's own forward runs, which soft-caps scores in a compiled function (Gemma 2).

@@ -1,7 +1,7 @@
 """Generation: the key-value cache, the prefill of the prompt, and the decoding steps.
 
-Source: unsloth/models/llama.py ``KV_CACHE_INCREMENT`` (the cache grows by 512 rows, and a growing layer holds its old rows while
-it copies them); transformers/cache_utils.py, where sliding-window layers keep their window only.
+Source: unsloth/models/llama.py ``KV_CACHE_INCREMENT`` (the cache grows by 512 rows, and a growing layer holds its
+old rows while it copies them); transformers/cache_utils.py, where sliding-window layers keep their window only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def cache_rows(run: Run, prompt_tokens: int) -> int:
 
 
 def cache_bytes(architecture: Architecture, sequences: int, rows: int, *, windowed: bool) -> int:
-    """2 (key, value) * 2 B * B * rows * nkv hd, summed over layers; a sliding layer keeps its window where ``windowed``."""
+    """2 (key, value) * 2 B * B * rows * nkv hd, summed over layers; a sliding layer keeps its window where
+    ``windowed``.
+    """
     per_row = 2 * 2 * sequences * architecture.key_value_width
     total = 0
     for group in architecture.layers:

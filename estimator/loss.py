@@ -1,7 +1,7 @@
 """Cross entropy: Unsloth's fused head and loss, which never holds all logits, and the full logits of everybody else.
 
-Source: unsloth_zoo/fused_losses/fused_linear.py ``_ce_impl``, ``_tiled_layout``, ``fused_linear_rows``, ``_budget_bytes``;
-unsloth/models/llama.py ``CausalLM_fast_forward`` (when logits are returned in full).
+Source: unsloth_zoo/fused_losses/fused_linear.py ``_ce_impl``, ``_tiled_layout``, ``fused_linear_rows``,
+``_budget_bytes``; unsloth/models/llama.py ``CausalLM_fast_forward`` (when logits are returned in full).
 
     n   labelled rows, B * (S - 1)      R   rows of a chunk      V   vocab_size
 """
@@ -27,8 +27,9 @@ class LossPlan(NamedTuple):
     """How the fused loss cuts its work.
 
     Attributes:
-        kind: ``tiled`` (vocabulary tiles, frozen head) or ``row_chunks``. rows: R. buffer_bytes: everything the chunk loop
-        holds beside the hidden states and their gradient. budget_bytes: what the free memory allowed at the first call.
+        kind: ``tiled`` (vocabulary tiles, frozen head) or ``row_chunks``. rows: R. buffer_bytes: everything the
+        chunk loop holds beside the hidden states and their gradient. budget_bytes: what the free memory allowed at
+        the first call.
     """
 
     kind: str
@@ -38,7 +39,14 @@ class LossPlan(NamedTuple):
 
 
 def plan_loss(
-    *, rows: int, hidden_size: int, vocab_size: int, head_trains: bool, free_bytes: int, total_bytes: int, capability: int
+    *,
+    rows: int,
+    hidden_size: int,
+    vocab_size: int,
+    head_trains: bool,
+    free_bytes: int,
+    total_bytes: int,
+    capability: int,
 ) -> LossPlan:
     """The chunking that ``_ce_impl`` chooses.
 
@@ -64,7 +72,9 @@ def _tiled(rows: int, hidden_size: int, vocab_size: int, budget: int, *, narrow:
     splits = -(-vocab_size // TILE_COLUMNS)
     tile = min(tile - tile % TILE_COLUMNS, splits * TILE_COLUMNS)
     size = block(chunk * tile * 4)  # fp32 logits of one tile
-    size += block(chunk * hidden_size * 4) + block(chunk * 4)  # fp32 accumulator of the hidden gradient, running maximum
+    size += block(chunk * hidden_size * 4) + block(
+        chunk * 4
+    )  # fp32 accumulator of the hidden gradient, running maximum
     gathered = 2 if rows > chunk else 1  # this chunk's rows, and the last one's until they are replaced
     size += gathered * block(chunk * hidden_size * 2)
     size += block(8 * splits * chunk * 4) + _row_statistics(rows)

@@ -1,8 +1,10 @@
-"""Mixture-of-experts layers on the generated path: routed rows, expert stacks, and the weights that are dequantised whole.
+"""Mixture-of-experts layers on the generated path: routed rows, expert stacks, and the weights that are dequantised
+whole.
 
-R = T * k routed rows, E experts, Ie = the experts' intermediate size. Read from allocator snapshots of Qwen3-30B-A3B and
-gpt-oss-20b shapes (torch 2.11, H200); source: unsloth_zoo/temporary_patches/moe_utils.py ``forward_native_grouped_mm``.
-The routing is taken as even; an uneven one moves rows between experts and leaves these sums as they are.
+R = T * k routed rows, E experts, Ie = the experts' intermediate size. Read from allocator snapshots of Qwen3-30B-A3B
+and gpt-oss-20b shapes (torch 2.11, H200); source: unsloth_zoo/temporary_patches/moe_utils.py
+``forward_native_grouped_mm``. The routing is taken as even; an uneven one moves rows between experts and leaves
+these sums as they are.
 """
 
 from __future__ import annotations
@@ -40,7 +42,12 @@ def backward(run: Run, z: Sizes, experts: Experts) -> LiveSet:
         return [
             ("routed_rows", rows, "2 R H", GROUPED),
             ("expert_gate_up", 4 * width, "4 * 2 R 2 Ie", GROUPED),
-            ("expert_bias_rows", 2 * width, "4 R 2 Ie", "unsloth_zoo/temporary_patches/moe_utils.py _gather_expert_bias"),
+            (
+                "expert_bias_rows",
+                2 * width,
+                "4 R 2 Ie",
+                "unsloth_zoo/temporary_patches/moe_utils.py _gather_expert_bias",
+            ),
         ]
     copies = 3 if run.storage in ("bf16", "fp32") else 2
     return [

@@ -1,7 +1,7 @@
 """Optimizer state: what appears on the GPU after the first ``optimizer.step``.
 
-n is the number of trained elements of one tensor. Sources: bitsandbytes/optim/optimizer.py (block-wise 8-bit, block 256,
-``min_8bit_size`` 4096), torch/optim/adamw.py, torch/optim/sgd.py, transformers/optimization.py ``Adafactor``.
+n is the number of trained elements of one tensor. Sources: bitsandbytes/optim/optimizer.py (block-wise 8-bit, block
+256, ``min_8bit_size`` 4096), torch/optim/adamw.py, torch/optim/sgd.py, transformers/optimization.py ``Adafactor``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ MIN_EIGHT_BIT_SIZE = 4096
 
 
 class Tensors(NamedTuple):
-    """``count`` trained tensors of the same shape (rows, columns); columns is 1 for a vector."""
+    """``copies`` trained tensors of the same shape (rows, columns); columns is 1 for a vector."""
 
     rows: int
     columns: int
-    count: int
+    copies: int
     itemsize: int
     is_embedding: bool = False
 
@@ -47,7 +47,7 @@ class Optimizer:
     factored: bool = False
 
     def state_bytes(self, tensor: Tensors) -> int:
-        """State of all ``count`` tensors, bytes."""
+        """State of all ``copies``, bytes."""
         n = tensor.elements
         if self.factored:
             one = block(4 * tensor.rows) + block(4 * tensor.columns) if tensor.columns > 1 else block(4 * n)
@@ -55,7 +55,7 @@ class Optimizer:
             one = self.moments * (block(n) + block(4 * -(-n // EIGHT_BIT_BLOCK)))
         else:
             one = self.moments * block(n * (4 if self.bits else tensor.itemsize))
-        return one * tensor.count
+        return one * tensor.copies
 
     def step_bytes(self, parameter_bytes: int, largest_bytes: int) -> int:
         """Temporaries of one step: the foreach lists, or one tensor's fp32 update for Adafactor."""

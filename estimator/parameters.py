@@ -54,10 +54,7 @@ def with_layers(architecture: Architecture, num_hidden_layers: int) -> Architect
     if num_hidden_layers == depth:
         return architecture
     stored = architecture.stored
-    kept = (
-        (group, group.indices[: bisect_left(group.indices, num_hidden_layers)])
-        for group in architecture.layers
-    )
+    kept = ((group, group.indices[: bisect_left(group.indices, num_hidden_layers)]) for group in architecture.layers)
     return replace(
         architecture,
         num_hidden_layers=num_hidden_layers,

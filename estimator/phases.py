@@ -1,8 +1,8 @@
 """One run on one device: what Unsloth decides from the free memory, and the peak of every phase.
 
-The decisions are made in the order in which the run makes them: where the embedding lives (after the load), how the loss is cut
-(at the first loss), whether a second staging buffer is admitted (after the first step). Each reads memory that the ones before
-it decided, so the estimate is the fixed point that the run itself reaches.
+The decisions are made in the order in which the run makes them: where the embedding lives (after the load), how the
+loss is cut (at the first loss), whether a second staging buffer is admitted (after the first step). Each reads
+memory that the ones before it decided, so the estimate is the fixed point that the run itself reaches.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from estimator.resolve import Run
 from estimator.sizes import Sizes
 from estimator.statics import Statics
 
-
-PATHS: dict[str, ModuleType] = {"eager": eager, "block_compiled": block_compiled, "generated": generated,"transformers": stock}
+PATHS: dict[str, ModuleType] = {
+    "eager": eager,
+    "block_compiled": block_compiled,
+    "generated": generated,
+    "transformers": stock,
+}
 
 
 class Simulation(NamedTuple):
@@ -84,7 +88,12 @@ def _holds_last_input(instant: Instant) -> bool:
 
 def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     """Prefill and decode: no gradients, no optimizer, nothing offloaded."""
-    regime = Regime(offloads=False, double_buffer=False, embedding_offloaded=embedding_offloaded(run, statics, z.max_seq_length), steady=False)
+    regime = Regime(
+        offloads=False,
+        double_buffer=False,
+        embedding_offloaded=embedding_offloaded(run, statics, z.max_seq_length),
+        steady=False,
+    )
     loaded = base.loaded(run, statics, embedding_offloaded=regime.embedding_offloaded)
     resident = [*loaded, *base.trained(run, statics)]
     always = [*resident, *base.step(run, statics, z, regime), *eager.scratch(run, statics), *attention.masks(run, z)]

@@ -78,7 +78,11 @@ def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
     names = frozenset(targets).difference(EMBEDDINGS)
     job = replace(
         job,
-        **{name: name == chosen for name in FORMATS},
+        load_in_4bit=chosen == "load_in_4bit",
+        load_in_8bit=chosen == "load_in_8bit",
+        load_in_16bit=chosen == "load_in_16bit",
+        load_in_fp8=chosen == "load_in_fp8",
+        full_finetuning=chosen == "full_finetuning",
         sequence_length=job.sequence_length or job.max_seq_length,
         num_hidden_layers=architecture.num_hidden_layers,
         target_modules=tuple(t for t in targets if t in names),
@@ -121,7 +125,9 @@ def _weight_format(job: Job, architecture: Architecture, assumptions: list[str])
     asked = [name for name in FORMATS if getattr(job, name)]
     if len(asked) > 1:
         first, second = asked[0], asked[1]
-        raise JobError(f"contradicts {second}: both are true", key=first, allowed="one weight format, or full_finetuning")
+        raise JobError(
+            f"contradicts {second}: both are true", key=first, allowed="one weight format, or full_finetuning"
+        )
     chosen = asked[0] if asked else _default_format(job, architecture, assumptions)
     if asked and job.load_in_4bit is None and chosen != "load_in_4bit":
         assumptions.append(f"load_in_4bit is off because {chosen} is asked for")
@@ -174,7 +180,11 @@ def _targets(job: Job, architecture: Architecture, assumptions: list[str]) -> tu
 def _attention(job: Job, architecture: Architecture, stack: Stack, assumptions: list[str]) -> str:
     asked = job.attn_implementation
     if asked == "flash_attention_2" and architecture.attention_sinks:
-        raise JobError("attention sinks have no FlashAttention 2 kernel", key="attn_implementation", allowed="flex_attention, eager")
+        raise JobError(
+            "attention sinks have no FlashAttention 2 kernel",
+            key="attn_implementation",
+            allowed="flex_attention, eager",
+        )
     if asked is not None:
         return asked
     if architecture.attention_sinks:
@@ -230,7 +240,9 @@ def _execution_path(job: Job, architecture: Architecture, chosen: str, *, flatte
 
 def _check_modules_to_save(saved: tuple[str, ...], chosen: str) -> None:
     if saved and chosen == "full_finetuning":
-        raise JobError("has no meaning in full fine-tuning, where everything trains", key="modules_to_save", allowed="[]")
+        raise JobError(
+            "has no meaning in full fine-tuning, where everything trains", key="modules_to_save", allowed="[]"
+        )
     for name in saved:
         if name not in EMBEDDINGS:
             raise JobError(f'"{name}" is not modelled', key="modules_to_save", allowed=", ".join(EMBEDDINGS))

@@ -33,7 +33,7 @@ def describe_rope(rope: Rope, max_seq_length: int, *, extends: bool) -> dict[str
         return {**described, "scaling": "llama3", "note": note}
     factor = max_seq_length / native
     note = (
-        f"beyond the native length: Unsloth replaces the {rope.scaling} RoPE by linear scaling with factor {factor:.3f}; "
+        f"beyond the native length: Unsloth replaces the {rope.scaling} RoPE by linear scaling, factor {factor:.3f}; "
         "if quality is lost, look at the data's long-range samples and at the RoPE base"
     )
     return {**described, "scaling": "linear", "factor": factor, "note": note}
@@ -42,8 +42,8 @@ def describe_rope(rope: Rope, max_seq_length: int, *, extends: bool) -> dict[str
 def cache_rows(rope: Rope, max_seq_length: int, tokens: int, *, positions_given: bool) -> int:
     """Rows of the cos and sin tables that one device holds.
 
-    Packed and padding-free batches pass ``position_ids``, which can index any row below max_position_embeddings; a dense
-    batch builds what max_seq_length needs, in steps of 8,192.
+    Packed and padding-free batches pass ``position_ids``, which can index any row below max_position_embeddings; a
+    dense batch builds what max_seq_length needs, in steps of 8,192.
     """
     longest = max(max_seq_length, tokens)
     limit = max(rope.native_length, longest)

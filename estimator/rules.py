@@ -1,4 +1,5 @@
-"""What a JSON value may be: each rule checks a value, names the key when it refuses, and can state itself as JSON Schema.
+"""What a JSON value may be: each rule checks a value, names the key when it refuses, and can state itself as JSON
+Schema.
 
 One table of rules therefore serves the command line, the HTTP service and its OpenAPI document.
 """
@@ -54,7 +55,9 @@ class Number:
     def parse(self, key: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.minimum <= value <= self.maximum:
             raise JobError(
-                f"{shown(value)} is not accepted", key=key, allowed=f"a number from {self.minimum:g} to {self.maximum:g}"
+                f"{shown(value)} is not accepted",
+                key=key,
+                allowed=f"a number from {self.minimum:g} to {self.maximum:g}",
             )
         return value
 
@@ -88,7 +91,9 @@ class Text:
     def parse(self, key: str, value: Any) -> str:
         if not isinstance(value, str) or not 1 <= len(value) <= self.longest or not value.isprintable():
             raise JobError(
-                f"{shown(value)} is not accepted", key=key, allowed=f"a string of 1 to {self.longest} printable characters"
+                f"{shown(value)} is not accepted",
+                key=key,
+                allowed=f"a string of 1 to {self.longest} printable characters",
             )
         return value
 
@@ -140,7 +145,8 @@ def parse_object(rules: Mapping[str, Rule], data: Any, *, what: str, required: f
     """Check an object against one rule a key.
 
     Raises:
-        JobError: not an object, an unknown key (with the nearest known one), a missing key, or a value its rule refuses.
+        JobError: not an object, an unknown key (with the nearest known one), a missing key, or a value its rule
+        refuses.
     """
     if not isinstance(data, Mapping):
         raise JobError(f"{what} must be a JSON object, got {shown(data)}", allowed="an object")

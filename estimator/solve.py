@@ -1,8 +1,9 @@
 """The inverse: the longest context of a job.
 
-Within a regime a longer context never needs less, so each stretch of one regime has one last length that fits. The regimes change
-where the embedding leaves the GPU and where the second staging buffer is refused; both depend on the length monotonically, so the
-stretches are found by bisection, and the last fitting length of each by a secant that ends in a bisection over whole tokens.
+Within a regime a longer context never needs less, so each stretch of one regime has one last length that fits. The
+regimes change where the embedding leaves the GPU and where the second staging buffer is refused; both depend on the
+length monotonically, so the stretches are found by bisection, and the last fitting length of each by a secant that
+ends in a bisection over whole tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Stretch(NamedTuple):
 def max_context(job: Job, architecture: Architecture) -> MaxContext:
     """The longest max_seq_length, expected and safe, with what limits it.
 
-    Every length is planned as max_seq_length and as the length of each sequence; a sequence_length in the job is not used.
+    Every length is planned as max_seq_length and as the length of each sequence; a sequence_length in the job is not
+    used.
 
     Raises:
         CtxplanError: as `estimator.estimate`.
@@ -123,7 +125,10 @@ class Search:
 
     def _cut_at_double_buffer(self, stretch: Stretch) -> list[Stretch]:
         """Two stretches where the second staging buffer is refused from some length on."""
-        if self.at(stretch.last).simulation.regime.double_buffer or not self.at(stretch.first).simulation.regime.double_buffer:
+        if (
+            self.at(stretch.last).simulation.regime.double_buffer
+            or not self.at(stretch.first).simulation.regime.double_buffer
+        ):
             return [stretch]
         last = last_true(stretch, lambda n: self.at(n).simulation.double_buffer_room_bytes)
         return [Stretch(stretch.first, last), Stretch(last + 1, stretch.last)]
@@ -155,8 +160,8 @@ def _joined(found: list[tuple[int, int]], gap: tuple[int, int]) -> list[tuple[in
 def last_true(stretch: Stretch, room: Callable[[int], int]) -> int:
     """The last length of a stretch whose room is positive, given that the first one's is.
 
-    Room falls with length along a line with small steps in it (cuDNN pads to 128 tokens): the line's slope turns the room at a
-    guess into the next guess, and halving ends it where the steps would keep it walking.
+    Room falls with length along a line with small steps in it (cuDNN pads to 128 tokens): the line's slope turns the
+    room at a guess into the next guess, and halving ends it where the steps would keep it walking.
     """
     low, high = stretch
     low_room, high_room = room(low), room(high)

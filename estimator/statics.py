@@ -1,4 +1,6 @@
-"""What a run keeps on the GPU whatever its sequence length: weights, adapters, gradients, optimizer state, workspaces."""
+"""What a run keeps on the GPU whatever its sequence length: weights, adapters, gradients, optimizer state,
+workspaces.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,12 @@ class Statics:
     """Bytes that do not depend on the number of tokens.
 
     Attributes:
-        trained_bytes: adapters and full copies that train (the base weights themselves in full fine-tuning are in weights).
-        gradient_bytes: gradients of everything that trains. first_layer_gradient_bytes: the part that the first layer's own
-            backward makes, so it is not there while that backward runs.
-        scratch_bytes: the largest projection in 16 bit. fused_scratch_bytes: the largest that a fused kernel multiplies,
-            Unsloth's persistent dequantisation scratch.
+        trained_bytes: adapters and full copies that train (the base weights themselves in full fine-tuning are in
+        weights).
+        gradient_bytes: gradients of everything that trains. first_layer_gradient_bytes: the part that the first
+            layer's own backward makes, so it is not there while that backward runs.
+        scratch_bytes: the largest projection in 16 bit. fused_scratch_bytes: the largest that a fused kernel
+            multiplies, Unsloth's persistent dequantisation scratch.
         head_elements: V * H. head_gradient_bytes: the head's gradient, where it trains.
         upcast_bytes: what turning the 16-bit modules into fp32 adds (plain PEFT on a quantised model).
         optimizer_device_bytes: state in managed memory (paged optimizers): on the device, unknown to torch.
@@ -88,7 +91,9 @@ def compute_statics(run: Run) -> Statics:
     saved_bytes = 0
     for name in job.modules_to_save:
         elements = architecture.vocab_size * architecture.hidden_size
-        tensors.append(Tensors(architecture.vocab_size, architecture.hidden_size, 1, 2, is_embedding=name == "embed_tokens"))
+        tensors.append(
+            Tensors(architecture.vocab_size, architecture.hidden_size, 1, 2, is_embedding=name == "embed_tokens")
+        )
         saved_bytes += block(2 * elements)
     state, step = _optimizer_bytes(run, tensors, trainable.lora_bytes + saved_bytes)
     paged = OPTIMIZER_KINDS[job.optim].paged
@@ -105,7 +110,9 @@ def compute_statics(run: Run) -> Statics:
         fused_scratch_bytes=2 * largest_fused_projection(run),
         workspace_bytes=workspace_bytes(run),
         head_elements=architecture.vocab_size * architecture.hidden_size,
-        head_gradient_bytes=2 * architecture.vocab_size * architecture.hidden_size if "lm_head" in job.modules_to_save else 0,
+        head_gradient_bytes=2 * architecture.vocab_size * architecture.hidden_size
+        if "lm_head" in job.modules_to_save
+        else 0,
         upcast_bytes=upcast_bytes(run, weights),
     )
 
@@ -116,7 +123,9 @@ def workspace_bytes(run: Run) -> int:
 
 
 def upcast_bytes(run: Run, weights: WeightBytes) -> int:
-    """``prepare_model_for_kbit_training``: every parameter that is not quantised becomes fp32, twice its 16-bit bytes."""
+    """``prepare_model_for_kbit_training``: every parameter that is not quantised becomes fp32, twice its 16-bit
+    bytes.
+    """
     if run.path != "transformers" or run.storage in ("bf16", "fp32"):
         return 0
     norms = sum(len(group.indices) * block(2 * group.norm_elements) for group in run.architecture.layers)

@@ -1,8 +1,8 @@
 """The transformers path: AutoModelForCausalLM, PEFT and a bare loop, bf16 autocast, SDPA, full logits.
 
-On a quantised model ``prepare_model_for_kbit_training`` turns embeddings, head and norms into fp32, so the residual stream is
-fp32, and bitsandbytes' Linear4bit gives back its input's dtype: MLP widths are fp32 too. Every set was compared with allocator
-snapshots of Llama-3.1-8B shapes (transformers 5.17, torch 2.11, H200).
+On a quantised model ``prepare_model_for_kbit_training`` turns embeddings, head and norms into fp32, so the residual
+stream is fp32, and bitsandbytes' Linear4bit gives back its input's dtype: MLP widths are fp32 too. Every set was
+compared with allocator snapshots of Llama-3.1-8B shapes (transformers 5.17, torch 2.11, H200).
 Sources: peft/utils/other.py ``prepare_model_for_kbit_training``; transformers/loss/loss_utils.py ``ForCausalLMLoss``;
 transformers/models/llama/modeling_llama.py; bitsandbytes/nn/modules.py ``Linear4bit.forward``.
 """
@@ -41,7 +41,12 @@ def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: Lo
     held = [
         *held_at_loss(run, z),
         ("final_norm_input", factor * z.u, "4 T H (2 T H where 16 bit)", LLAMA),
-        ("rotary_tables", 2 * 4 * z.tokens // z.sequences * run.architecture.head_dim, "2 * 4 S hd", f"{LLAMA} LlamaRotaryEmbedding"),
+        (
+            "rotary_tables",
+            2 * 4 * z.tokens // z.sequences * run.architecture.head_dim,
+            "2 * 4 S hd",
+            f"{LLAMA} LlamaRotaryEmbedding",
+        ),
         ("logits_before_softcap", softcap, "2 T V where soft-capped", LLAMA),
         *_head_cast(run, statics),
         *eager.old_gradients(run, statics),
@@ -119,4 +124,6 @@ def _head_cast(run: Run, statics: Statics) -> LiveSet:
 
 def _autocast_copies(run: Run, statics: Statics) -> LiveSet:
     """Autocast's cached 16-bit copies of the fp32 adapters, until the forward's autocast ends."""
-    return [("autocast_adapters", 2 * statics.trainable.lora_elements, "2 r sum(in + out)", "torch.autocast weight cache")]
+    return [
+        ("autocast_adapters", 2 * statics.trainable.lora_elements, "2 r sum(in + out)", "torch.autocast weight cache")
+    ]

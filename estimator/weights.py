@@ -147,5 +147,7 @@ def _group_bytes(group: LayerGroup, storage: Storage, skipped: SkippedModules) -
 
 def _expert_bytes(experts: Experts, storage: Storage) -> int:
     sixteen: Storage = "fp32" if storage == "fp32" else "bf16"
-    stacks = sum(tensor_bytes(experts.count * one, storage, rows=experts.count) for one in (experts.gate_up, experts.down))
+    stacks = sum(
+        tensor_bytes(experts.count * one, storage, rows=experts.count) for one in (experts.gate_up, experts.down)
+    )
     return stacks + tensor_bytes(experts.biases, sixteen) + tensor_bytes(experts.router, sixteen)

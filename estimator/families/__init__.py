@@ -67,9 +67,7 @@ def read_config(config: Mapping[str, Any]) -> Architecture:
         raise _unsupported(model_type)
     for tower in ("vision_config", "audio_config"):
         if config.get(tower) is not None:
-            message = (
-                f"{model_type} with a {tower} is not modelled; support would need the shapes of that tower"
-            )
+            message = f"{model_type} with a {tower} is not modelled; support would need the shapes of that tower"
             raise UnsupportedArchitecture(message, key=tower, allowed="a text-only config")
     return reader(Config(config))
 

@@ -76,9 +76,7 @@ def _head_dim(config: Config, hidden: int, heads: int, derived: bool) -> int:
     if config.has("head_dim") or not derived:
         width = config.dimension("head_dim", MAX_HEADS)
     elif hidden % heads:
-        raise config.refused(
-            "num_attention_heads", f"a divisor of hidden_size, {hidden}, where head_dim is not given"
-        )
+        raise config.refused("num_attention_heads", f"a divisor of hidden_size, {hidden}, where head_dim is not given")
     else:
         width = hidden // heads
     if width % 2:
@@ -137,9 +135,7 @@ def used_sliding_window(config: Config) -> int | None:
     return sliding_window(config, 4096) if config.flag("use_sliding_window", False) else None
 
 
-def grouped(
-    kinds: Sequence[Kind], make: Callable[[Kind, tuple[int, ...]], LayerGroup]
-) -> tuple[LayerGroup, ...]:
+def grouped(kinds: Sequence[Kind], make: Callable[[Kind, tuple[int, ...]], LayerGroup]) -> tuple[LayerGroup, ...]:
     """One group for each kind of layer, in the order of their first layers."""
     members: dict[Kind, list[int]] = {}
     for index, kind in enumerate(kinds):

@@ -79,16 +79,12 @@ def _qwen_windows(config: Config, sizes: Sizes) -> Sequence[int | None]:
     """Full attention, or a window from layer ``max_window_layers`` on."""
     window = used_sliding_window(config)
     first = config.integer("max_window_layers", 28, MAX_LAYERS, minimum=0)
-    return windows_by_type(
-        config, sizes.num_hidden_layers, window, lambda i: window is not None and i >= first
-    )
+    return windows_by_type(config, sizes.num_hidden_layers, window, lambda i: window is not None and i >= first)
 
 
 def _qwen2(config: Config) -> Architecture:
     sizes = read_sizes(config, key_value_heads="as_heads_if_null")
-    linears = attention_linears(sizes, qkv_bias=True) + mlp_linears(
-        sizes.hidden_size, sizes.intermediate_size
-    )
+    linears = attention_linears(sizes, qkv_bias=True) + mlp_linears(sizes.hidden_size, sizes.intermediate_size)
     layers = uniform(sizes, linears, 2 * sizes.hidden_size, _qwen_windows(config, sizes))
     return assemble(config, "qwen2", sizes, layers, read_rope(config, native_length=32_768))
 
@@ -159,9 +155,7 @@ def _gemma3(config: Config) -> Architecture:
 
 def _refuse_bidirectional(config: Config) -> None:
     if config.flag("use_bidirectional_attention", False):
-        message = (
-            "attention in both directions is not modelled; support would need a measured run of such a model"
-        )
+        message = "attention in both directions is not modelled; support would need a measured run of such a model"
         raise UnsupportedArchitecture(message, key="use_bidirectional_attention", allowed="false")
 
 

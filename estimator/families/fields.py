@@ -94,11 +94,7 @@ class Config:
         value = self._data.get(key)
         if value is None:
             return None
-        if (
-            not isinstance(value, list | tuple)
-            or len(value) > longest
-            or not all(isinstance(v, str) for v in value)
-        ):
+        if not isinstance(value, list | tuple) or len(value) > longest or not all(isinstance(v, str) for v in value):
             raise self.refused(key, f"a list of at most {longest} strings")
         return tuple(value)
 
@@ -125,9 +121,7 @@ class Config:
 
     def refused(self, key: str, allowed: str) -> ArchitectureError:
         """The error that this key's value deserves."""
-        return ArchitectureError(
-            f"{shown(self._data.get(key))} is not accepted", key=self.path(key), allowed=allowed
-        )
+        return ArchitectureError(f"{shown(self._data.get(key))} is not accepted", key=self.path(key), allowed=allowed)
 
     def path(self, key: str) -> str:
         """The key's dotted name from the top of the config."""

@@ -52,9 +52,7 @@ def _mixtral(config: Config) -> Architecture:
     experts = _gated_experts(count, per_token, sizes.hidden_size, sizes.intermediate_size)
     windows = (sliding_window(config, None),) * sizes.num_hidden_layers
     layers = _sparse_layers(attention_linears(sizes), 2 * sizes.hidden_size, experts, windows)
-    return assemble(
-        config, "mixtral", sizes, layers, read_rope(config, native_length=4096 * 32, theta=1_000_000.0)
-    )
+    return assemble(config, "mixtral", sizes, layers, read_rope(config, native_length=4096 * 32, theta=1_000_000.0))
 
 
 def _gpt_oss(config: Config) -> Architecture:
@@ -71,9 +69,7 @@ def _gpt_oss(config: Config) -> Architecture:
         router=count * (hidden + 1),
     )
     bias = config.flag("attention_bias", True)
-    windows = windows_by_type(
-        config, sizes.num_hidden_layers, sliding_window(config, 128), lambda i: i % 2 == 0
-    )
+    windows = windows_by_type(config, sizes.num_hidden_layers, sliding_window(config, 128), lambda i: i % 2 == 0)
     norms = 2 * hidden + sizes.num_attention_heads  # one sink a head
     layers = _sparse_layers(attention_linears(sizes, qkv_bias=bias, o_bias=bias), norms, experts, windows)
     rope = read_rope(config, native_length=131_072, theta=150_000.0)
@@ -159,9 +155,7 @@ def _expert_counts(config: Config, *, least: int = 1) -> tuple[int, int]:
     """Experts and experts a token is routed to. The count has two names, of which either may be written."""
     present = [key for key in _EXPERT_KEYS if config.has(key)]
     if not present:
-        raise ArchitectureError(
-            "is required", key=_EXPERT_KEYS[0], allowed=f"or {_EXPERT_KEYS[1]}, a whole number"
-        )
+        raise ArchitectureError("is required", key=_EXPERT_KEYS[0], allowed=f"or {_EXPERT_KEYS[1]}, a whole number")
     counts = {config.dimension(key, MAX_EXPERTS, minimum=least) for key in present}
     if len(counts) > 1:
         raise config.refused(_EXPERT_KEYS[1], f"the same as {_EXPERT_KEYS[0]}")

@@ -13,9 +13,7 @@ SCALINGS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "su")
 _FROM_A_LENGTH = ("yarn", "llama3", "longrope")
 
 
-def read_rope(
-    config: Config, *, native_length: int, theta: float = 10_000.0, local_theta: float | None = None
-) -> Rope:
+def read_rope(config: Config, *, native_length: int, theta: float = 10_000.0, local_theta: float | None = None) -> Rope:
     """Read the RoPE of a config.
 
     Args:
