@@ -14,17 +14,27 @@ def loaded(run: Run, statics: Statics, *, embedding_offloaded: bool) -> LiveSet:
     """After ``from_pretrained``."""
     weights = statics.weights
     embedding = 0 if embedding_offloaded else weights.embedding
+    return [*_weights(run, statics, embedding, weights.head), *workspace(run, statics, at_load=True)]
+
+
+def resident(run: Run, statics: Statics, *, embedding_offloaded: bool) -> LiveSet:
+    """After ``get_peft_model``: what trains is there, and the frozen originals of ``modules_to_save`` are on disk."""
+    weights, saved = statics.weights, run.job.modules_to_save if run.job.framework == "unsloth" else ()
+    embedding = 0 if embedding_offloaded or "embed_tokens" in saved else weights.embedding
+    head = 0 if "lm_head" in saved else weights.head
+    rows = [*_weights(run, statics, embedding, head), *workspace(run, statics, at_load=True)]
+    return [*rows, *trained(run, statics)]
+
+
+def _weights(run: Run, statics: Statics, embedding: int, head: int) -> LiveSet:
+    weights = statics.weights
     stored = f"{run.storage} of the linears, 16-bit norms"
+    place = "2 V H" if embedding else "on the host"
+    tied = "2 V H" if head else "tied to the embedding, or replaced by its trained copy"
     return [
         ("base_weights", weights.layers + weights.final_norm, stored, "bitsandbytes/functional.py quantize_4bit"),
-        (
-            "embedding",
-            embedding,
-            "2 V H" if embedding else "on the host",
-            "unsloth/models/_utils.py offload_embedding_if_tight",
-        ),
-        ("lm_head", weights.head, "2 V H" if weights.head else "tied to the embedding", "kept in 16 bit"),
-        *workspace(run, statics, at_load=True),
+        ("embedding", embedding, place, "unsloth/models/_utils.py offload_embedding_if_tight"),
+        ("lm_head", head, tied, "kept in 16 bit"),
     ]
 
 

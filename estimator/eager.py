@@ -43,13 +43,14 @@ def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: Lo
     """The fused head and cross entropy, forward and backward, with everything the graph holds."""
     held = [*held_at_loss(run, z, regime), *old_gradients(run, statics)]
     held.append(("final_norm_input", z.u, "u", "unsloth/kernels/rms_layernorm.py, saved X"))
+    head = head_gradient(statics)
     gradient = ("hidden_gradient", z.u, "u", f"{loss.CE}, grad_h")
     chunk = ("loss_buffers", plan.buffer_bytes, f"{plan.kind}, {plan.rows} rows", f"{loss.CE}")
     hidden = ("final_hidden_state", z.u, "u", MODEL)
     scaled = ("scaled_hidden_gradient", z.u, "u", "unsloth_zoo/fused_losses/fused_linear.py _scale_rows_impl")
     return [
-        Instant("loss", "forward", [*held, hidden, gradient, chunk]),
-        Instant("backward", "loss", [*held, gradient, scaled]),
+        Instant("loss", "forward", [*held, hidden, gradient, chunk, *head]),
+        Instant("backward", "loss", [*held, gradient, scaled, *head, *head]),
     ]
 
 
@@ -91,13 +92,20 @@ def old_gradients(run: Run, statics: Statics) -> LiveSet:
     return [all_gradients(run, statics)] if run.job.gradient_accumulation_steps > 1 else []
 
 
+def head_gradient(statics: Statics) -> LiveSet:
+    """The head's gradient, made by the loss before any layer's."""
+    if not statics.head_gradient_bytes:
+        return []
+    return [("head_gradient", statics.head_gradient_bytes, "2 V H", f"{loss.CE}, grad_w")]
+
+
 def gradients_at(run: Run, statics: Statics, layers_done: int) -> LiveSet:
     """Gradients that exist while the backward of layer number ``layers_done`` (from 1) runs."""
     if run.job.gradient_accumulation_steps > 1:
         return [all_gradients(run, statics)]
     depth = run.architecture.num_hidden_layers
     if layers_done == depth and depth > 1:
-        return []
+        return head_gradient(statics)
     size = statics.gradient_bytes - statics.first_layer_gradient_bytes
     return [("gradients", max(size, 0), "4 r sum(in + out) of the layers above", "fp32 .grad of LoRA A and B")]
 

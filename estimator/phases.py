@@ -56,7 +56,7 @@ def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     path = PATHS[run.path]
     moved = embedding_offloaded(run, statics, z.max_seq_length)
     loaded = base.loaded(run, statics, embedding_offloaded=moved)
-    resident = [*loaded, *base.trained(run, statics)]
+    resident = base.resident(run, statics, embedding_offloaded=moved)
     steady = Regime(offloads=offloads_inputs(run, z), double_buffer=False, embedding_offloaded=moved, steady=True)
     first = steady._replace(steady=False)
     under_first = total(resident) + total(_during_steps(run, statics, z, first))
@@ -95,7 +95,7 @@ def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
         steady=False,
     )
     loaded = base.loaded(run, statics, embedding_offloaded=regime.embedding_offloaded)
-    resident = [*loaded, *base.trained(run, statics)]
+    resident = base.resident(run, statics, embedding_offloaded=regime.embedding_offloaded)
     always = [*resident, *base.step(run, statics, z, regime), *eager.scratch(run, statics), *attention.masks(run, z)]
     peaks = [
         Phase("load", total(loaded), tuple(loaded)),
