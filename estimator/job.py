@@ -172,7 +172,7 @@ RULES: Mapping[str, Rule] = {
     "attn_implementation": Optional(Choice(ATTENTION)),
     "framework": Choice(("unsloth", "transformers")),
     "mode": Choice(("train", "generate")),
-    "per_device_eval_batch_size": Optional(Integer(1, 65_536)),
+    "per_device_eval_batch_size": Optional(Integer(0, 65_536)),
     "max_new_tokens": Integer(0, MAX_TOKENS),
     "host_ram_bytes": Optional(Integer(2**30, MAX_BYTES)),
     "confidence": Number(0.5, 0.99),
