@@ -1,0 +1,1 @@
+"""The planning service and its command line."""

@@ -1,0 +1,61 @@
+"""What the routes are given: the job in the body, and what the application shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.jsontext import read_json
+from app.plans import Plans
+from estimator import Job, parse_job
+
+
+async def job_of_body(request: Request) -> Job:
+    """Read the job from the body.
+
+    The body is parsed by the same functions as a file on the command line, so both refuse the same things in
+    the same words.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise HTTPException(415, f"the body must be application/json, not {media_type[:80] or 'undeclared'}")
+    return parse_job(read_json(await request.body()))
+
+
+def plans_of(request: Request) -> Plans:
+    """The application's planner."""
+    plans: Plans = request.state.plans
+    return plans
+
+
+JobEndpoint = Callable[..., Coroutine[Any, Any, Response]]
+
+JobBody = Annotated[Job, Depends(job_of_body)]
+"""The route's body is a job; add `app.schemas.JOB_BODY` to the route, so that the document says so."""
+
+
+class JobRoute(APIRoute):
+    """A route whose endpoint takes the request and its job, and nothing else.
+
+    The job is read once, here: to solve the one dependency in general costs as much as a plan.
+    """
+
+    def __init__(self, path: str, endpoint: JobEndpoint, **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self.app = _answering(endpoint)
+
+
+def _answering(endpoint: JobEndpoint) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        response = await endpoint(request=request, job=await job_of_body(request))
+        await response(scope, receive, send)
+
+    return answer

@@ -1,0 +1,50 @@
+"""What the service counts, by route template: never by path, whose values are the caller's."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0)
+
+
+class Metrics:
+    """The counters of one application; each has its own registry, so that two in one process do not meet."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._requests = Counter(
+            "ctxplan_http_requests",
+            "Requests answered",
+            ["method", "route", "status"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "ctxplan_http_request_seconds",
+            "Time to answer",
+            ["method", "route"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+
+    def record(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        requests, times = self._series(method if method in METHODS else "other", route, status)
+        requests.inc()
+        times.observe(seconds)
+
+    def _series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        """The two series of a kind of request, kept: to find them by their labels costs more than to
+        count."""
+        kind = (method, route, status)
+        if kind not in self._known:
+            self._known[kind] = (
+                self._requests.labels(method, route, str(status)),
+                self._seconds.labels(method, route),
+            )
+        return self._known[kind]
+
+    def text(self) -> bytes:
+        """The counters in Prometheus' text format."""
+        return generate_latest(self._registry)

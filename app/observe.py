@@ -1,0 +1,91 @@
+"""Around every request: an id, a log line, a measurement, and an answer even where the code failed."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.metrics import Metrics
+from app.problems import problem
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+CLIENT_CLOSED_REQUEST = 499
+SLOW_SECONDS = 1.0
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class Observe:
+    """ASGI middleware, the outermost of ours: what it does not catch, no client sees."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, log: FilteringBoundLogger) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        extra = (b"x-request-id", request_id.encode())
+        status = 0
+        start = perf_counter()
+
+        async def tagged(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], extra]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tagged)
+        except ClientDisconnect:
+            status = CLIENT_CLOSED_REQUEST
+        except Exception:
+            self._log.exception("request failed", request_id=request_id, path=scope["path"])
+            if status:
+                raise
+            failed = problem(
+                scope, "internal-error", "the service failed; its log has the details under the request_id"
+            )
+            await failed(scope, receive, tagged)
+        finally:
+            self._record(scope, status, perf_counter() - start, request_id)
+
+    def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        method, route = scope["method"], _route_template(scope)
+        self._metrics.record(method, route, status, seconds)
+        # A plan takes less time than its log line: what went well is counted, and logged only where that is
+        # asked for.
+        write = self._log.info if status >= 400 or seconds > SLOW_SECONDS else self._log.debug
+        write(
+            "request",
+            method=method,
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 3),
+            request_id=request_id,
+        )
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's X-Request-ID where it is a short plain word, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            given: str = value.decode()
+            return given
+    return secrets.token_hex(8)
+
+
+def _route_template(scope: Scope) -> str:
+    path = getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) else "unmatched"

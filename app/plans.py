@@ -1,0 +1,47 @@
+"""Plans for concurrent callers: a look-up that may wait runs in a thread, arithmetic runs where it is
+asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+
+from app.scripts import Script, write_script
+from ctxplan.models import ModelFacts
+from ctxplan.planning import Planner
+from estimator import Estimate, Job, MaxContext
+
+
+class Plans:
+    """The planner, as the service's routes use it.
+
+    Args:
+        lookup_threads: look-ups that may wait at once.
+    """
+
+    def __init__(self, planner: Planner, *, lookup_threads: int) -> None:
+        self._planner = planner
+        self._lookups = CapacityLimiter(lookup_threads)
+
+    async def estimate(self, job: Job) -> Estimate:
+        """What the job needs. Raises CtxplanError."""
+        return self._planner.estimate(job, await self._facts(job.model))
+
+    async def max_context(self, job: Job) -> MaxContext:
+        """The longest context of the job. Raises CtxplanError."""
+        return self._planner.max_context(job, await self._facts(job.model))
+
+    async def script(self, job: Job) -> Script:
+        """The script that runs the job. Raises CtxplanError."""
+        facts = await self._facts(job.model)
+        return write_script(job, self._planner.estimate(job, facts), facts.architecture)
+
+    async def _facts(self, model: str | Mapping[str, Any]) -> ModelFacts:
+        if isinstance(model, Mapping):
+            return self._planner.facts(model)
+        remembered = self._planner.remembered(model)
+        if remembered is not None:
+            return remembered
+        return await to_thread.run_sync(self._planner.facts, model, limiter=self._lookups)

@@ -1,0 +1,201 @@
+"""Every error over HTTP is a problem document (RFC 9457) whose ``type`` is a page of this service.
+
+    {"type": "/problems/invalid-job", "title": "...", "status": 422, "detail": "...", "instance":
+    "/v1/estimates",
+     "code": "invalid-job", "request_id": "...", "errors": [{"key": "r", "message": "...", "allowed": "..."}]}
+
+``code`` and ``type`` are stable; ``detail`` and the messages are for people and may be reworded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from estimator.errors import CtxplanError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of problem: what all its documents share."""
+
+    status: int
+    title: str
+    explanation: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "invalid-job": Kind(
+        status=422,
+        title="The job cannot be planned as it was written",
+        explanation=(
+            "A key is unknown, missing, out of its range, or contradicts another one. `errors` names "
+            "the key and says what is allowed. The keys of a job are those of Unsloth and Hugging "
+            "Face; /openapi.json has them all."
+        ),
+    ),
+    "invalid-architecture": Kind(
+        status=422,
+        title="The model's config lacks a dimension or has an absurd one",
+        explanation=(
+            "The model's config.json was read, and a size that memory depends on is missing or is one"
+            " that no model has."
+        ),
+    ),
+    "unsupported-architecture": Kind(
+        status=422,
+        title="The model's architecture is not modelled",
+        explanation=(
+            "The model_type is one that this planner has no memory model for. It is never mapped to a"
+            " similar one: the detail says what support would need."
+        ),
+    ),
+    "unknown-gpu": Kind(
+        status=422,
+        title="The GPU is not in the catalogue",
+        explanation=(
+            'GET /v1/gpus lists the known names. Any other card can be given as {"name": ..., "total_bytes": ...}.'
+        ),
+    ),
+    "unknown-model": Kind(
+        status=422,
+        title="The model could not be found",
+        explanation=(
+            "The model is not in the catalogue (GET /v1/models) nor in the server's cache, and the "
+            "Hub does not have it, could not be reached, or is not asked by this server. A "
+            "config.json given as an object in `model` needs no look-up."
+        ),
+    ),
+    "invalid-request": Kind(
+        status=422,
+        title="The request is not valid",
+        explanation="A parameter in the path, the query or a header is missing or has a wrong value.",
+    ),
+    "invalid-json": Kind(
+        status=400,
+        title="The body is not valid JSON",
+        explanation=(
+            "The body must be one JSON document in UTF-8: names unique within an object, numbers "
+            "finite, nesting and numbers of a sane size. The detail gives the line and column."
+        ),
+    ),
+    "bad-request": Kind(
+        status=400, title="The request cannot be read", explanation="The request is malformed as HTTP."
+    ),
+    "not-found": Kind(
+        status=404,
+        title="There is nothing here",
+        explanation="No route has this path. /docs lists the routes.",
+    ),
+    "method-not-allowed": Kind(
+        status=405,
+        title="The method is not allowed here",
+        explanation=("The path exists and does not take this method; the Allow header lists those that it takes."),
+    ),
+    "body-too-large": Kind(
+        status=413,
+        title="The body is too large",
+        explanation=(
+            "A job is a few kilobytes. The limit is the server's CTXPLAN_MAX_BODY_BYTES; it counts "
+            "the bytes that really arrive."
+        ),
+    ),
+    "unsupported-media-type": Kind(
+        status=415,
+        title="The body is not declared as JSON",
+        explanation="Send the body with the header Content-Type: application/json.",
+    ),
+    "internal-error": Kind(
+        status=500,
+        title="The server failed",
+        explanation=("A fault of the service, not of the request. Its log has the details under the request_id."),
+    ),
+    "not-ready": Kind(
+        status=503,
+        title="The service is not ready",
+        explanation="The process runs and cannot plan yet, or no longer.",
+    ),
+}
+_BY_STATUS = {
+    400: "bad-request",
+    **{kind.status: code for code, kind in KINDS.items() if kind.status not in (400, 422)},
+}
+
+
+class ProblemError(BaseModel):
+    """One fault: the key at fault, what is wrong with it, what would be accepted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str | None
+    message: str
+    allowed: str | None
+
+
+class Problem(BaseModel):
+    """A problem document."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    errors: list[ProblemError]
+
+
+def code_of_status(status: int) -> str:
+    """The kind of problem that a bare HTTP status stands for."""
+    return _BY_STATUS.get(status, "internal-error" if status >= 500 else "bad-request")
+
+
+def problem_of(scope: Scope, error: CtxplanError) -> Response:
+    """The problem document of an error that the library raised."""
+    code = error.code if error.code in KINDS else "invalid-job"
+    fault = {"key": error.key, "message": error.message, "allowed": error.allowed}
+    return problem(scope, code, str(error), errors=[fault])
+
+
+def problem(
+    scope: Scope,
+    code: str,
+    detail: str,
+    *,
+    status: int | None = None,
+    errors: Sequence[Mapping[str, Any]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Write a problem document about the request in ``scope``."""
+    kind = KINDS[code]
+    document = {
+        "type": f"/problems/{code}",
+        "title": kind.title,
+        "status": status or kind.status,
+        "detail": detail,
+        "instance": quote(scope.get("path", "")),
+        "code": code,
+        "request_id": scope.get("state", {}).get("request_id", ""),
+        "errors": list(errors),
+    }
+    return _ProblemResponse(document, status_code=status or kind.status, headers=headers)
+
+
+class _ProblemResponse(JSONResponse):
+    """JSON in ASCII: a path or a key may carry characters (lone surrogates) that UTF-8 cannot."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()

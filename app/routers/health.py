@@ -1,0 +1,65 @@
+"""Whether the process lives, whether it can plan, and what it has done."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.answers import json_answer
+from app.catalogue import gpus, models
+from app.dependencies import plans_of
+from app.openapi import problems
+from app.problems import problem
+from app.schemas import Health, Readiness
+from ctxplan import __version__
+from estimator import Job
+
+router = APIRouter(tags=["operations"], responses=problems())
+
+SAMPLE = Job(
+    model={
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+        "rope_theta": 500000.0,
+        "rms_norm_eps": 1e-05,
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+    }
+)
+"""A job that needs neither disk nor network: if it cannot be planned, nothing can."""
+
+
+@router.get("/healthz", responses={200: {"model": Health}})
+async def healthz() -> Response:
+    """Say that the process answers; touches nothing else."""
+    return json_answer({"status": "ok", "version": __version__})
+
+
+@router.get("/readyz", responses={200: {"model": Readiness}, **problems(503)})
+async def readyz(request: Request) -> Response:
+    """Load the catalogues and make an estimate."""
+    try:
+        answer = await plans_of(request).estimate(SAMPLE)
+        known = {"models": len(models()), "gpus": len(gpus())}
+    except Exception:  # whatever it is, the answer is "not ready", and the log has the cause
+        request.state.log.exception("not ready", request_id=request.state.request_id)
+        return problem(request.scope, "not-ready", "an estimate could not be made; the log has the cause")
+    return json_answer({"status": "ready", **known, "calibration": answer.calibration})
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(request: Request) -> Response:
+    """Counters in Prometheus' text format, by route template."""
+    return Response(request.state.metrics.text(), media_type="text/plain; version=0.0.4")

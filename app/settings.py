@@ -1,0 +1,32 @@
+"""The service's settings: one environment variable each, ``CTXPLAN_`` and the name in capitals."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(BaseSettings):
+    """Read once, when the service is made."""
+
+    model_config = SettingsConfigDict(env_prefix="CTXPLAN_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    log_level: LogLevel = "info"
+
+    max_body_bytes: int = Field(default=2**20, ge=1024, le=2**30)
+    """A larger request body is refused before it is held."""
+
+    allow_hub: bool = True
+    """Ask the Hugging Face Hub for models that are neither in the catalogue nor in its local cache."""
+
+    allow_local_models: bool = False
+    """Let a request name a directory of the server's disk. Off: nobody reads it through the service."""
+
+    lookup_threads: int = Field(default=8, ge=1, le=256)
+    """How many models may be looked up at once; catalogued and remembered ones never wait."""

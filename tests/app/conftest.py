@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Thread
+
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from app.listen import listen
+from app.main import create_app
+from app.settings import Settings
+from tests.app.jobs import MODEL
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return Settings(allow_hub=False, log_level="error")
+
+
+@pytest.fixture(scope="session")
+def client(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def server_address(settings: Settings) -> Iterator[tuple[str, int]]:
+    """A real server on loopback. The socket listens before the server runs, so a request only ever waits."""
+    listening = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, access_log=False))
+    thread = Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield listening.getsockname()
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def job() -> dict[str, object]:
+    return {"model": MODEL, "max_seq_length": 4096}

@@ -1,0 +1,202 @@
+"""The memory model against every committed measurement: the same run, the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from tests.estimator.measured import Row, all_rows, off_by, phase_bytes
+
+TRAINING = [row for row in all_rows() if row.is_training and not row.double_buffer_off]
+BY_PATH = {path: [r for r in TRAINING if r.path == path] for path in ("eager", "block_compiled", "generated", "transformers")}
+FUSED = [r for r in BY_PATH["eager"] if r.adapts_everything and r.family == "dense"]
+
+# A synthetic NF4 checkpoint ran, as Unsloth loads for this name; the catalogue's config is the MXFP4 one of openai.
+GPT_OSS_4BIT = [r for r in all_rows() if r.family == "gpt-oss" and r.job.get("load_in_4bit")]
+
+# These rows are a bare loop, which frees the logits that TRL's SFTTrainer reads for its metrics: the planner plans SFTTrainer.
+LOOP_WITH_FULL_LOGITS = [r for r in BY_PATH["generated"] if r.data["trainer"] == "loop" and r.family in ("granite", "gemma-3")]
+
+# A bare loop again: bitsandbytes gave the embedding 8-bit state there. transformers' Trainer, which is planned, registers a
+# 32-bit override for embeddings (transformers/trainer.py, GlobalOptimManager).
+LOOP_FULL_FINETUNING = [r for r in BY_PATH["generated"] if r.job.get("full_finetuning")]
+
+EIGHT_BIT = [r for r in BY_PATH["generated"] if r.job.get("load_in_8bit")]
+ABOVE_ON_PURPOSE = [*LOOP_WITH_FULL_LOGITS, *LOOP_FULL_FINETUNING]
+
+
+def each(rows: Iterable[Row]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in rows])
+
+
+def excluding(rows: Iterable[Row], *others: list[Row]) -> list[Row]:
+    left_out = {row.name for other in others for row in other}
+    return [row for row in rows if row.name not in left_out]
+
+
+def test_all_committed_rows_are_held():
+    assert len(all_rows()) >= 223
+    assert {row.path for row in all_rows()} == set(BY_PATH)
+    assert all(len(rows) > 20 for rows in BY_PATH.values())
+
+
+@each(all_rows())
+class TestEveryRow:
+    def test_runs_on_the_path_that_ran(self, row):
+        assert row.estimate.execution_path == row.path
+
+    def test_reserves_no_more_than_the_bound(self, row):
+        assert row.estimate.peak_reserved_bytes.upper >= row.data["peak_reserved_bytes"]
+
+    def test_peaks_no_higher_than_the_bound(self, row):
+        assert row.estimate.confidence == 0.95
+        assert row.estimate.peak_allocated_bytes.upper >= row.data["peak_allocated_bytes"]
+
+    def test_is_inside_the_evidence_only_where_structure_says_all(self, row):
+        if row.path in ("block_compiled", "generated"):
+            assert row.estimate.evidence == "outside"
+        elif row.on_h100:
+            assert row.estimate.evidence == "inside"
+
+    def test_is_not_refused_on_the_card_where_it_ran(self, row):
+        assert row.estimate.verdict != "does_not_fit"
+
+
+@each(excluding(all_rows(), GPT_OSS_4BIT))
+def test_bytes_after_load_and_after_peft_are_right_to_a_fifth_of_a_percent(row):
+    assert abs(off_by(phase_bytes(row.estimate, "load"), row.data["after_load_allocated_bytes"])) < 0.002
+    assert abs(off_by(phase_bytes(row.estimate, "peft"), row.data["after_peft_allocated_bytes"])) < 0.002
+
+
+def peak_off_by(row: Row) -> float:
+    return off_by(row.estimate.peak_allocated_bytes.expected, row.data["peak_allocated_bytes"])
+
+
+def planned_peak_phase(row: Row) -> str:
+    return {"loss": "forward"}.get(row.estimate.peak_phase, row.estimate.peak_phase)
+
+
+@each(FUSED)
+class TestAnEagerStep:
+    def test_peaks_within_one_percent(self, row):
+        assert abs(peak_off_by(row)) < 0.01
+
+    def test_peaks_in_the_phase_that_was_measured(self, row):
+        assert planned_peak_phase(row) == row.peak_phase
+
+    def test_has_the_measured_peak_of_its_backward(self, row):
+        assert abs(off_by(phase_bytes(row.estimate, "backward"), row.data["backward_peak_bytes"])) < 0.01
+
+    def test_has_the_measured_peak_of_its_forward_and_loss(self, row):
+        # Some of a 3-layer twin's forward peaks were seen 1.1 % higher in the shortest runs, where they are not the step's.
+        assert abs(off_by(phase_bytes(row.estimate, "forward", "loss"), row.data["forward_peak_bytes"])) < 0.012
+
+    def test_has_the_measured_peak_of_its_optimizer_step(self, row):
+        if row.on_h100:
+            # That loop kept the loss, and with it the graph's two hidden states, through the optimizer step.
+            assert phase_bytes(row.estimate, "optimizer") < row.data["optimizer_peak_bytes"]
+        else:
+            assert abs(off_by(phase_bytes(row.estimate, "optimizer"), row.data["optimizer_peak_bytes"])) < 0.01
+
+
+@each([r for r in FUSED if r.on_h100])
+class TestTheReferenceRows:
+    def test_peak_within_a_thousandth(self, row):
+        assert abs(peak_off_by(row)) < 0.001
+
+    def test_reserve_and_device_bytes_are_near(self, row):
+        reserved, device = row.estimate.peak_reserved_bytes.expected, row.estimate.peak_device_bytes.expected
+        assert abs(off_by(reserved, row.data["peak_reserved_bytes"])) < 0.025
+        assert abs(off_by(device, row.data["device_used_bytes"])) < 0.025
+
+
+@each([r for r in BY_PATH["block_compiled"] if r.on_h100])
+def test_compiled_reference_rows_have_the_measured_device_bytes(row):
+    assert abs(off_by(row.estimate.peak_device_bytes.expected, row.data["device_used_bytes"])) < 0.035
+
+
+@each([r for r in BY_PATH["eager"] if r.family == "dense" and not r.adapts_everything])
+def test_eager_steps_with_dropout_or_some_projections_peak_within_2_5_percent(row):
+    assert abs(peak_off_by(row)) < 0.025
+
+
+@each([r for r in BY_PATH["eager"] if r.family == "gemma-2"])
+def test_eager_steps_of_gemma_2_peak_within_2_percent(row):
+    assert abs(peak_off_by(row)) < 0.02
+    assert planned_peak_phase(row) == row.peak_phase
+
+
+@each(BY_PATH["block_compiled"])
+def test_compiled_steps_peak_within_1_5_percent_and_3_off_the_beaten_path(row):
+    assert abs(peak_off_by(row)) < (0.015 if row.adapts_everything else 0.03)
+    assert planned_peak_phase(row) == row.peak_phase
+
+
+@each(BY_PATH["transformers"])
+def test_stock_transformers_steps_peak_within_1_5_percent(row):
+    assert abs(peak_off_by(row)) < 0.015
+    assert planned_peak_phase(row) == row.peak_phase
+
+
+@each(excluding(BY_PATH["generated"], ABOVE_ON_PURPOSE, EIGHT_BIT))
+def test_generated_steps_peak_within_8_percent(row):
+    assert abs(peak_off_by(row)) < 0.08
+
+
+@each([r for r in BY_PATH["generated"] if r.data["trainer"] == "sft" and r.family in ("granite", "gemma-3")])
+def test_full_logits_in_the_trainer_peak_within_2_percent(row):
+    assert abs(peak_off_by(row)) < 0.02
+    assert planned_peak_phase(row) == row.peak_phase
+
+
+@each(ABOVE_ON_PURPOSE)
+def test_a_bare_loop_needs_less_than_the_trainer_that_is_planned(row):
+    assert 0 < peak_off_by(row) < 0.5
+
+
+@each(LOOP_FULL_FINETUNING)
+def test_full_finetuning_needs_more_by_the_embeddings_state_of_the_trainer(row):
+    """8 B in place of about 2 B for each element of the embedding; the rest is off by as much as the path's bound allows."""
+    embedding_bytes = next(t.bytes for t in row.estimate.phases[0].terms if t.name == "embedding")
+    elements = embedding_bytes // 2
+    without = row.estimate.peak_allocated_bytes.expected - 6 * elements
+    assert abs(off_by(without, row.data["peak_allocated_bytes"])) < 0.11
+
+
+@each(EIGHT_BIT)
+def test_int8_is_known_to_be_under_16_percent_short(row):
+    # bitsandbytes' int8 matmul keeps what no snapshot has been taken of; the bound covers it.
+    assert -0.16 < peak_off_by(row) <= 0
+
+
+@each([r for r in all_rows() if r.double_buffer_off])
+def test_without_the_second_staging_buffer_a_run_needs_just_that_much_less(row):
+    peak = row.estimate.phases[[p.phase for p in row.estimate.phases].index(row.estimate.peak_phase)]
+    second = next(t.bytes for t in peak.terms if t.name == "offload_staging_second")
+    assert abs(off_by(peak.allocated_bytes - second, row.data["peak_allocated_bytes"])) < 0.001
+
+
+BEFORE_TRAINING = ("optimizer_state", "offload_staging", "offload_staging_second", "cublas_workspace_backward")
+"""What a training step leaves behind; the measured evaluations ran before one, the planned ones run after."""
+
+
+@each([r for r in all_rows() if r.job.get("per_device_eval_batch_size")])
+def test_an_evaluation_needs_what_was_measured_beside_what_training_left(row):
+    phase = next(p for p in row.estimate.phases if p.phase == "evaluation")
+    left_behind = sum(t.bytes for t in phase.terms if t.name in BEFORE_TRAINING)
+    assert abs(off_by(phase.allocated_bytes - left_behind, row.data["peak_allocated_bytes"])) < 0.015
+
+
+@each([r for r in all_rows() if r.job.get("mode") == "generate"])
+def test_a_generation_peaks_within_2_percent(row):
+    assert abs(peak_off_by(row)) < 0.02
+    assert row.estimate.peak_phase == "prefill"
+
+
+STEPS_OF_UNSLOTH = [*BY_PATH["block_compiled"], *excluding(BY_PATH["generated"], ABOVE_ON_PURPOSE, GPT_OSS_4BIT)]
+
+
+@each([r for r in STEPS_OF_UNSLOTH if not r.on_h100 and r.family != "gemma-3"])
+def test_optimizer_steps_of_the_other_unsloth_paths_peak_within_1_percent(row):
+    # Left out: the H100 rows, whose loop held the loss's graph, and gemma-3, whose measured step came down to the weights alone.
+    assert abs(off_by(phase_bytes(row.estimate, "optimizer"), row.data["optimizer_peak_bytes"])) < 0.01
