@@ -7,7 +7,6 @@ peft/tuners/lora/layer.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from estimator.allocator import block
@@ -18,8 +17,7 @@ from estimator.optimizer import Tensors
 EMBEDDINGS = ("embed_tokens", "lm_head")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trainable:
+class Trainable(NamedTuple):
     """Parameters that are trained.
 
     Attributes:

@@ -103,7 +103,6 @@ def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
     """The outcome as the contract's estimate."""
     run, statics = prepared
     simulation, host = outcome.simulation, outcome.host
-    peak = simulation.peak
     described = rope.describe_rope(
         run.architecture.rope, outcome.z.max_seq_length, extends=run.job.framework == "unsloth"
     )
@@ -113,9 +112,8 @@ def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
         peak_device_bytes=outcome.device,
         host_bytes=HostBytes(host.total_bytes, host.pinned_bytes, host.pageable_bytes),
         usable_bytes=run.device.usable_bytes,
-        peak_phase=peak.phase,
         phases=simulation.peaks,
-        terms=peak.terms,
+        peak=simulation.peak,
         execution_path=run.path,
         verdict=outcome.verdict,
         confidence=run.job.confidence,

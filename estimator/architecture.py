@@ -15,6 +15,7 @@ An `Architecture` is made by `estimator.families.read_config` from a Hugging Fac
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +83,7 @@ class LayerGroup:
     sliding_window: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantization:
+class Quantization(NamedTuple):
     """How a checkpoint is stored, from its ``quantization_config``.
 
     Attributes:
@@ -97,8 +97,7 @@ class Quantization:
     skip_modules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredWeights:
+class StoredWeights(NamedTuple):
     """What a checkpoint's tensors take on a GPU once loaded in 16 bit or as they are packed.
 
     Read from safetensors headers (`ctxplan.checkpoint`); each tensor is rounded up to the 512 bytes of CUDA's
@@ -119,8 +118,7 @@ class StoredWeights:
     sixteen_bit_modules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rope:
+class Rope(NamedTuple):
     """Rotary embedding as configured.
 
     Attributes:

@@ -8,8 +8,7 @@ construction; the tests hold it so.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.allocator import MIB
 from estimator.resolve import Run
@@ -28,8 +27,7 @@ PRESSURE_SLACK_UPPER_BYTES = 256 * MIB
 """What expandable segments cannot give back when the card is full: partly used pages."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Margins:
+class Margins(NamedTuple):
     """Relative margins of one kind of run.
 
     Attributes:
@@ -62,8 +60,7 @@ MEASURED_TOKENS = {"eager": 89_389, "block_compiled": 89_389, "generated": 16_38
 """The longest micro-batch measured on each path; the shortest was 128 tokens."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(NamedTuple):
     """Whether a run lies inside what was measured, and how wide its bound is.
 
     Attributes:

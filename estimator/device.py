@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -315,6 +314,8 @@ def _unknown_message(gpu: str) -> str:
     several = [device.name for device in _of_several_kinds(gpu)]
     if several:
         return f'"{shorten(gpu)}" comes in several kinds: {", ".join(several)}'
+    from difflib import get_close_matches  # only a refusal needs it, and it costs an import
+
     near = get_close_matches(_plain(gpu), list(_by_name()), n=1, cutoff=0.5)
     meant = f' (the nearest is "{_by_name()[near[0]].name}")' if near else ""
     own = 'or give {"name", "total_bytes"}'

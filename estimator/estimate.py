@@ -61,9 +61,8 @@ class Estimate:
     peak_device_bytes: Bytes
     host_bytes: HostBytes
     usable_bytes: int
-    peak_phase: str
     phases: tuple[Phase, ...]
-    terms: tuple[Term, ...]
+    peak: Phase
     execution_path: str
     verdict: Verdict
     confidence: float
@@ -75,6 +74,16 @@ class Estimate:
     assumptions: tuple[str, ...]
     job: Job
 
+    @property
+    def peak_phase(self) -> str:
+        """Name of the phase with the largest sum."""
+        return self.peak.phase
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The tensors alive at the peak, those without bytes left out."""
+        return self.peak.terms
+
     def to_json(self) -> dict[str, Any]:
         """The estimate as the contract writes it, in plain JSON values."""
         return {
@@ -85,7 +94,7 @@ class Estimate:
             "usable_bytes": self.usable_bytes,
             "peak_phase": self.peak_phase,
             "phases": [{"phase": p.phase, "allocated_bytes": p.allocated_bytes} for p in self.phases],
-            "terms": [t._asdict() for t in self.terms],
+            "terms": [{"name": n, "bytes": b, "formula": f, "source": s} for n, b, f, s in self.peak.rows if b],
             "execution_path": self.execution_path,
             "verdict": self.verdict,
             "confidence": self.confidence,

@@ -5,7 +5,7 @@ Source: unsloth_zoo/gradient_checkpointing.py ``_new_host_buffer``, ``_pinned_bl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from estimator.allocator import GIB, KIB, next_power_of_two
 
@@ -18,8 +18,7 @@ STARTUP_SLOT_BYTES = 256 * KIB
 """``CPU_BUFFERS`` at initialisation: 200 slots of 128 Ki elements, pinned."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostPlan:
+class HostPlan(NamedTuple):
     """Host bytes by kind. ``pinned_slots`` of the offloaded layer inputs are pinned, the others pageable."""
 
     pinned_bytes: int

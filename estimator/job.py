@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Literal
 
 from estimator.errors import JobError
@@ -158,7 +159,7 @@ RULES: Mapping[str, Rule] = {
     "load_in_fp8": _MAYBE_FLAG,
     "full_finetuning": _MAYBE_FLAG,
     "r": Integer(1, 8192),
-    "target_modules": Names(shorthands=("all-linear",), may_be_empty=False),
+    "target_modules": Names(shorthands=("all-linear",)),
     "lora_dropout": Number(0.0, 0.999),
     "modules_to_save": Names(),
     "use_gradient_checkpointing": Choice(CHECKPOINTING),
@@ -181,6 +182,10 @@ RULES: Mapping[str, Rule] = {
 """One rule a key of the job's JSON; the keys are exactly the fields of `Job`."""
 
 
+_KEYS = tuple(f.name for f in fields(Job))
+_values = attrgetter(*_KEYS)
+
+
 def parse_job(data: Any) -> Job:
     """Read a job from parsed JSON.
 
@@ -192,14 +197,13 @@ def parse_job(data: Any) -> Job:
 
 def job_to_json(job: Job) -> dict[str, Any]:
     """The job as plain JSON values, every key of the contract present."""
-    out: dict[str, Any] = {}
-    for f in fields(Job):
-        value = getattr(job, f.name)
-        if isinstance(value, tuple):
-            value = list(value)
-        elif isinstance(value, Mapping):
-            value = dict(value)
-        out[f.name] = value
+    out = dict(zip(_KEYS, _values(job), strict=True))
+    for key in ("target_modules", "modules_to_save"):
+        if isinstance(out[key], tuple):
+            out[key] = list(out[key])
+    for key in ("model", "gpu", "versions"):
+        if isinstance(out[key], Mapping):
+            out[key] = dict(out[key])
     return out
 
 

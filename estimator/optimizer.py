@@ -6,7 +6,6 @@ n is the number of trained elements of one tensor. Sources: bitsandbytes/optim/o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from estimator.allocator import block
@@ -29,8 +28,7 @@ class Tensors(NamedTuple):
         return self.rows * self.columns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Optimizer:
+class Optimizer(NamedTuple):
     """How an ``optim`` keeps its state.
 
     Attributes:

@@ -59,5 +59,5 @@ def with_layers(architecture: Architecture, num_hidden_layers: int) -> Architect
         architecture,
         num_hidden_layers=num_hidden_layers,
         layers=tuple(replace(group, indices=indices) for group, indices in kept if indices),
-        stored=replace(stored, layers=stored.layers[:num_hidden_layers]) if stored else None,
+        stored=stored._replace(layers=stored.layers[:num_hidden_layers]) if stored else None,
     )

@@ -29,6 +29,10 @@ PATHS: dict[str, ModuleType] = {
 }
 
 
+Sized = tuple[int, Instant]
+"""An instant after the sum of its rows, bytes."""
+
+
 class Simulation(NamedTuple):
     """The peak of every phase, in the order of a run, and the regime that was reached.
 
@@ -60,30 +64,36 @@ def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     steady = Regime(offloads=offloads_inputs(run, z), double_buffer=False, embedding_offloaded=moved, steady=True)
     first = steady._replace(steady=False)
     under_first = total(resident) + total(_during_steps(run, statics, z, first))
-    forward = path.forward(run, statics, z, steady)
-    plan = _plan_loss(run, z, under_first + _first_step(forward, z))
-    instants = [*forward, *path.loss_instants(run, statics, z, steady, plan), *path.backward(run, statics, z, steady)]
-    first_step = under_first + _first_step(instants, z)
+    sized = _sized(path.forward(run, statics, z, steady))
+    plan = _plan_loss(run, z, under_first + _first_step(sized, z))
+    sized += _sized(path.loss_instants(run, statics, z, steady, plan))
+    sized += _sized(path.backward(run, statics, z, steady))
+    first_step = under_first + _first_step(sized, z)
     room = room_bytes(run) - with_fragmentation(run, first_step) - DOUBLE_BUFFER_HEADROOM_BYTES
     steady = steady._replace(double_buffer=steady.offloads and room > 0)
     always = [*resident, *_during_steps(run, statics, z, steady)]
-    instants += [*eager.optimizer(run, statics, z, steady), *evaluation.instants(run, statics, z, plan)]
+    sized += _sized(eager.optimizer(run, statics, z, steady))
+    sized += _sized(evaluation.instants(run, statics, z, plan))
     peaks = (
         Phase("load", total(loaded), tuple(loaded)),
         Phase("peft", total(resident), tuple(resident)),
-        *_peaks(always, instants),
+        *_peaks(always, sized),
     )
     return Simulation(peaks, steady, plan, first_step, room)
 
 
-def _first_step(instants: list[Instant], z: Sizes) -> int:
+def _sized(instants: list[Instant]) -> list[Sized]:
+    return [(total(instant.rows), instant) for instant in instants]
+
+
+def _first_step(sized: list[Sized], z: Sizes) -> int:
     """The widest of some instants in the first step, which moves the last layer's input to the host like all others."""
-    return max([total(i.rows) - (z.u if _holds_last_input(i) else 0) for i in instants], default=0)
+    return max([size - (z.u if _holds_last_input(instant) else 0) for size, instant in sized], default=0)
 
 
 def _holds_last_input(instant: Instant) -> bool:
-    """Whether the last layer's input is among an instant's layer inputs, which are its first two rows."""
-    return any(row[NAME] == LAST_INPUT for row in instant.rows[:2])
+    """Whether the last layer's input is among an instant's layer inputs, of which it is the second row."""
+    return len(instant.rows) > 1 and instant.rows[1][NAME] == LAST_INPUT
 
 
 def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
@@ -100,7 +110,7 @@ def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     peaks = [
         Phase("load", total(loaded), tuple(loaded)),
         Phase("peft", total(resident), tuple(resident)),
-        *_peaks(always, kv_cache.instants(run, statics, z)),
+        *_peaks(always, _sized(kv_cache.instants(run, statics, z))),
     ]
     return Simulation(tuple(peaks), regime, None, 0, 0)
 
@@ -127,12 +137,11 @@ def _plan_loss(run: Run, z: Sizes, allocated: int) -> LossPlan:
     )
 
 
-def _peaks(always: LiveSet, instants: list[Instant]) -> list[Phase]:
+def _peaks(always: LiveSet, sized: list[Sized]) -> list[Phase]:
     """The widest instant of each phase, in order of first appearance."""
     under = total(always)
-    widest: dict[str, tuple[int, LiveSet]] = {}
-    for instant in instants:
-        size = total(instant.rows)
+    widest: dict[str, Sized] = {}
+    for size, instant in sized:
         if instant.phase not in widest or size > widest[instant.phase][0]:
-            widest[instant.phase] = size, instant.rows
-    return [Phase(phase, under + size, (*always, *rows)) for phase, (size, rows) in widest.items()]
+            widest[instant.phase] = size, instant
+    return [Phase(phase, under + size, (*always, *instant.rows)) for phase, (size, instant) in widest.items()]

@@ -7,8 +7,8 @@ unsloth/models/_utils.py ``apply_unsloth_gradient_checkpointing``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from estimator.adapters import EMBEDDINGS, Fused, check_targets, fused_kernels, known_targets
 from estimator.architecture import Architecture
@@ -34,8 +34,7 @@ ALWAYS_PADDING_FREE = frozenset({9, 10})
 FORMATS = ("load_in_4bit", "load_in_8bit", "load_in_16bit", "load_in_fp8", "full_finetuning")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class Run(NamedTuple):
     """A job as it will run: everything that does not depend on the number of tokens.
 
     Attributes:
@@ -167,6 +166,8 @@ def _targets(job: Job, architecture: Architecture, assumptions: list[str]) -> tu
     if job.target_modules == "all-linear":
         return known
     targets = tuple(job.target_modules)
+    if not targets:
+        raise JobError("is empty: LoRA would train nothing", key="target_modules", allowed=", ".join(known))
     if targets == ALL_LINEAR and not set(ALL_LINEAR) <= set(known):
         # PEFT adapts what it finds: on fused projections (phi3) the default list reaches the others only.
         found = tuple(t for t in targets if t in known)

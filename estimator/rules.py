@@ -7,9 +7,7 @@ One table of rules therefore serves the command line, the HTTP service and its O
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from estimator.errors import JobError
 
@@ -26,8 +24,7 @@ class Rule(Protocol):
         """State the rule as JSON Schema."""
 
 
-@dataclass(frozen=True, slots=True)
-class Integer:
+class Integer(NamedTuple):
     """A whole number from ``minimum`` to ``maximum``; 2.0 and true are refused."""
 
     minimum: int
@@ -45,8 +42,7 @@ class Integer:
         return f"a whole number from {self.minimum} to {self.maximum}"
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A finite number from ``minimum`` to ``maximum``."""
 
     minimum: float
@@ -65,8 +61,7 @@ class Number:
         return {"type": "number", "minimum": self.minimum, "maximum": self.maximum}
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One of a fixed set of JSON scalars (strings, true and false)."""
 
     values: tuple[str | bool, ...]
@@ -82,8 +77,7 @@ class Choice:
         return {"enum": list(self.values)}
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """A string of one to ``longest`` characters, none of them a control character."""
 
     longest: int = 512
@@ -101,8 +95,7 @@ class Text:
         return {"type": "string", "minLength": 1, "maxLength": self.longest}
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(NamedTuple):
     """A list of distinct strings, or one of ``shorthands``, each a string that stands for a list."""
 
     longest: int = 64
@@ -128,8 +121,7 @@ class Names:
         return f"a {least}list of at most {self.longest} names{short}"
 
 
-@dataclass(frozen=True, slots=True)
-class Optional:
+class Optional(NamedTuple):
     """The rule's value, or null."""
 
     rule: Rule
@@ -181,5 +173,7 @@ def shorten(text: str, longest: int = 80) -> str:
 
 def hint(value: Any, known: tuple[Any, ...]) -> str:
     """`; did you mean "x"?` where a known string is near, else nothing."""
+    from difflib import get_close_matches  # only a refusal needs it, and it costs an import
+
     near = get_close_matches(value, [k for k in known if isinstance(k, str)], n=1) if isinstance(value, str) else []
     return f'; did you mean "{near[0]}"?' if near else ""

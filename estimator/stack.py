@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from estimator.errors import JobError
 
@@ -22,8 +22,7 @@ MEASURED_STACK: Mapping[str, str | None] = {
 """The stack of the measured rows; what a job leaves out of ``versions`` is taken from here."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
+class Stack(NamedTuple):
     """Versions that decide memory.
 
     Attributes:

@@ -4,7 +4,7 @@ workspaces.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from estimator.adapters import Trainable, first_layer_lora_bytes, lora_parameters, lora_tensors
 from estimator.allocator import MIB, block
@@ -19,8 +19,7 @@ DEFAULT_WORKSPACE_BYTES = 8_519_680
 Hopper, ``:4096:2:16:8`` elsewhere). Measured: 33,554,432 B after loading on an H100, before any training step."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statics:
+class Statics(NamedTuple):
     """Bytes that do not depend on the number of tokens.
 
     Attributes:

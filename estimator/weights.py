@@ -5,8 +5,7 @@ n = in_features * out_features of one linear layer. Norms, biases, embeddings an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from estimator.allocator import block
 from estimator.architecture import Architecture, Experts, LayerGroup, Linear, Quantization
@@ -43,8 +42,7 @@ def tensor_bytes(elements: int, storage: Storage, *, rows: int = 1) -> int:
     return packed + block(blocks) + block(4 * -(-blocks // NESTED_BLOCK)) + NF4_TABLES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightBytes:
+class WeightBytes(NamedTuple):
     """Base weights on the GPU, in bytes. ``head`` is 0 where the head is the embedding (tied)."""
 
     layers: int

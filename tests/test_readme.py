@@ -14,7 +14,8 @@ import ctxplan
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMAND = "ctxplan estimate --model unsloth/Llama-3.3-70B-Instruct-bnb-4bit --gpu H100-80GB --max-seq-length 89389 --r 32"
+MODEL = "unsloth/Llama-3.3-70B-Instruct-bnb-4bit"
+COMMAND = f"ctxplan estimate --model {MODEL} --gpu H100-80GB --max-seq-length 89389 --r 32"
 
 
 def printed() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,6 +46,9 @@ def serve(
     typer.echo(f"ctxplan: serving on http://{shown}:{address[1]}", err=True)
     # log_config None: the service writes its own lines. The server's own warnings still reach standard error.
     config = uvicorn.Config(create_app(settings), log_config=None, access_log=False, server_header=False)
+    # What start-up made lives as long as the process: collections need not walk it again for each few requests.
+    gc.collect()
+    gc.freeze()
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from estimator.architecture import Architecture, LayerGroup, Linear, Rope
 from estimator.errors import ArchitectureError
@@ -20,8 +19,7 @@ Kind = TypeVar("Kind")
 _DTYPES = ("bfloat16", "float16", "float32")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
+class Sizes(NamedTuple):
     """The dimensions that every family has."""
 
     hidden_size: int

@@ -9,7 +9,6 @@ Source: transformers 5.17.0, ``models/<family>/modeling_<family>.py``: the linea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from estimator.architecture import Architecture, LayerGroup, Linear
 from estimator.errors import UnsupportedArchitecture
@@ -172,7 +171,7 @@ def _phi3(config: Config) -> Architecture:
     layers = uniform(sizes, linears, 2 * hidden, _everywhere(sizes, sliding_window(config, None)))
     rope = read_rope(config, native_length=4096)
     if rope.scaling == "yarn":  # an old name in phi3 configs, Phi3Config.convert_rope_params_to_dict
-        rope = replace(rope, scaling="longrope")
+        rope = rope._replace(scaling="longrope")
     return assemble(config, "phi3", sizes, layers, rope, fused_qkv=True)
 
 

@@ -38,9 +38,7 @@ def header_of(tensors: Shapes) -> dict[str, Any]:
 def write_file(path: Path, tensors: Shapes) -> None:
     """A safetensors file whose data is a hole."""
     header = header_of(tensors)
-    write_raw(
-        path, header, max((info["data_offsets"][1] for n, info in header.items() if n[0] != "_"), default=0)
-    )
+    write_raw(path, header, max((info["data_offsets"][1] for n, info in header.items() if n[0] != "_"), default=0))
 
 
 def write_raw(path: Path, header: Any, data_bytes: int) -> None:
@@ -245,9 +243,7 @@ class TestTheHub:
     def serve(self, monkeypatch: pytest.MonkeyPatch, tensors: Shapes) -> None:
         infos = {name: SimpleNamespace(dtype=dtype, shape=shape) for name, (dtype, shape) in tensors.items()}
         metadata = SimpleNamespace(files_metadata={"model.safetensors": SimpleNamespace(tensors=infos)})
-        monkeypatch.setattr(
-            "huggingface_hub.HfApi.get_safetensors_metadata", lambda *args, **kwargs: metadata
-        )
+        monkeypatch.setattr("huggingface_hub.HfApi.get_safetensors_metadata", lambda *args, **kwargs: metadata)
 
     def test_gives_the_same_as_the_files(self, tmp_path, llama, monkeypatch):
         self.serve(monkeypatch, sixteen_bit(llama))

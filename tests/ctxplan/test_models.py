@@ -236,9 +236,7 @@ class TestWithoutANetwork:
             resolve_model("someone/model")
         assert time.monotonic() - started < 8
 
-    @pytest.mark.parametrize(
-        "name", ["a//b", "a/b/c", "a/..", "a b/c", "-a/b", "x" * 200, "a/b\0", "https://a/b"]
-    )
+    @pytest.mark.parametrize("name", ["a//b", "a/b/c", "a/..", "a b/c", "-a/b", "x" * 200, "a/b\0", "https://a/b"])
     def test_a_name_that_is_no_repository_is_refused_before_asking(self, name):
         with pytest.raises(UnknownModel, match="is not a Hub id"):
             resolve_model(name)

@@ -30,7 +30,8 @@ class Row:
 
     @property
     def job(self) -> dict[str, Any]:
-        return self.data["job"]
+        job: dict[str, Any] = self.data["job"]
+        return job
 
     @property
     def estimate(self) -> Estimate:
@@ -38,7 +39,7 @@ class Row:
 
     @property
     def path(self) -> str:
-        return self.data["execution_path"]
+        return str(self.data["execution_path"])
 
     @property
     def on_h100(self) -> bool:

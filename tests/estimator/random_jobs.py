@@ -93,7 +93,7 @@ def longest(data: dict[str, Any]) -> MaxContext:
 
 
 def same_regime(one: Estimate, other: Estimate) -> bool:
-    """Whether Unsloth decides alike in both: rows of a loss chunk and counts of host buffers apart, which follow the size."""
+    """Whether Unsloth decides alike in both; rows of a loss chunk and the number of host buffers follow the size."""
     sizes = ("loss_rows", "pinned_host_buffers")
     first, second = ({k: v for k, v in e.regime.items() if k not in sizes} for e in (one, other))
     return (first, one.execution_path) == (second, other.execution_path)

@@ -103,9 +103,7 @@ class TestDimensionsThatAreNotGiven:
 
 class TestLayers:
     def test_biases_follow_the_flags(self):
-        biased = {
-            x.name for x in read("llama", attention_bias=True, mlp_bias=True).layers[0].linears if x.bias
-        }
+        biased = {x.name for x in read("llama", attention_bias=True, mlp_bias=True).layers[0].linears if x.bias}
         assert biased == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
         assert not any(x.bias for x in read("llama").layers[0].linears)
 
@@ -198,9 +196,7 @@ class TestWindows:
         kinds = ["full_attention", "full_attention", "sliding_attention", "full_attention", "full_attention"]
         assert windows(read("gpt_oss", layer_types=kinds)) == [None, None, 128, None, None]
 
-    @pytest.mark.parametrize(
-        "kinds", [["full_attention"], ["chunked_attention"] * 5, "full_attention", [1] * 5]
-    )
+    @pytest.mark.parametrize("kinds", [["full_attention"], ["chunked_attention"] * 5, "full_attention", [1] * 5])
     def test_layer_types_of_another_shape_are_refused(self, kinds):
         with pytest.raises(ArchitectureError) as caught:
             read("gemma2", layer_types=kinds)
@@ -355,9 +351,7 @@ _KEYS = (
 )
 
 
-@given(
-    changes=st.dictionaries(st.sampled_from(_KEYS), _JSON, max_size=3), family=st.sampled_from(list(FAMILIES))
-)
+@given(changes=st.dictionaries(st.sampled_from(_KEYS), _JSON, max_size=3), family=st.sampled_from(list(FAMILIES)))
 def test_any_json_gives_an_architecture_or_an_error_of_ours(changes, family):
     with suppress(ArchitectureError):
         assert read_config({**small_config(family), **changes}).num_hidden_layers >= 1

@@ -40,7 +40,6 @@ REFUSED_WHEN_READ: list[tuple[dict[str, Any], str]] = [
     ({"lora_dropout": math.nan}, "lora_dropout"),
     ({"lora_dropout": math.inf}, "lora_dropout"),
     ({"lora_dropout": HUGE}, "lora_dropout"),
-    ({"target_modules": []}, "target_modules"),
     ({"target_modules": "q_proj"}, "target_modules"),
     ({"target_modules": ["q_proj", 3]}, "target_modules[1]"),
     ({"target_modules": [["q_proj"]]}, "target_modules[0]"),
@@ -80,6 +79,7 @@ REFUSED_WHEN_PLANNED: list[tuple[dict[str, Any], str]] = [
     ({"model": QUANTISED, "load_in_16bit": True}, "load_in_16bit"),
     ({"model": QUANTISED, "load_in_4bit": False}, "load_in_4bit"),
     ({"max_seq_length": 1024, "sequence_length": 1025}, "sequence_length"),
+    ({"target_modules": []}, "target_modules"),
     ({"target_modules": ["q_proj", "qkv_proj"]}, "target_modules"),
     ({"modules_to_save": ["norm"]}, "modules_to_save"),
     ({"full_finetuning": True, "modules_to_save": ["lm_head"]}, "modules_to_save"),
@@ -92,17 +92,21 @@ REFUSED_WHEN_PLANNED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "key"), REFUSED_WHEN_READ, ids=[str(key) + f"-{i}" for i, (_, key) in enumerate(REFUSED_WHEN_READ)])
+@pytest.mark.parametrize(
+    ("wrong", "key"), REFUSED_WHEN_READ, ids=[str(key) + f"-{i}" for i, (_, key) in enumerate(REFUSED_WHEN_READ)]
+)
 def test_a_wrong_value_is_refused_by_its_key(wrong, key):
     with pytest.raises(JobError) as caught:
         parse_job({"model": MODEL, **wrong})
     assert caught.value.key == key
-    assert caught.value.allowed
+    assert caught.value.allowed or caught.value.message == "is required"
     assert len(str(caught.value)) < 700
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize(("wrong", "key"), REFUSED_WHEN_PLANNED, ids=[key + f"-{i}" for i, (_, key) in enumerate(REFUSED_WHEN_PLANNED)])
+@pytest.mark.parametrize(
+    ("wrong", "key"), REFUSED_WHEN_PLANNED, ids=[key + f"-{i}" for i, (_, key) in enumerate(REFUSED_WHEN_PLANNED)]
+)
 def test_a_contradiction_is_refused_by_one_of_its_keys(wrong, key):
     job = parse_job({"model": MODEL, **wrong})
     with pytest.raises(CtxplanError) as caught:
@@ -149,13 +153,25 @@ def test_four_bit_is_off_and_said_so_where_another_format_is_asked_for(other):
 
 
 def test_all_linear_means_every_linear_that_the_model_has():
-    phi = estimate(parse_job({"model": "microsoft/phi-4", "target_modules": "all-linear"}), architecture_of("microsoft/phi-4"))
+    phi = estimate(
+        parse_job({"model": "microsoft/phi-4", "target_modules": "all-linear"}), architecture_of("microsoft/phi-4")
+    )
     assert set(phi.job.target_modules) == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(HUGE) | st.just("x" * 10_000)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.just(HUGE)
+    | st.just("x" * 10_000)
+)
 ANYTHING = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=12
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
 )
 KEYS = st.sampled_from(sorted(RULES)) | st.text(max_size=10)
 
@@ -218,14 +234,19 @@ class TestTheSchema:
         parse_job(data)
         assert self.validator.is_valid(data)
 
-    @pytest.mark.parametrize("wrong", [wrong for wrong, _ in REFUSED_WHEN_READ if not {"max_seq_length", "model"} & wrong.keys()])
+    @pytest.mark.parametrize(
+        "wrong", [wrong for wrong, _ in REFUSED_WHEN_READ if not {"max_seq_length", "model"} & wrong.keys()]
+    )
     def test_refuses_what_is_refused(self, wrong):
         if any(isinstance(value, float) and not math.isfinite(value) for value in wrong.values()):
             pytest.skip("JSON has no such number")
         assert not self.validator.is_valid({"model": MODEL, **wrong})
 
     @STEADY
-    @given(st.sampled_from(sorted(RULES)), st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.lists(st.text(max_size=5)))
+    @given(
+        st.sampled_from(sorted(RULES)),
+        st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.lists(st.text(max_size=5)),
+    )
     def test_agrees_with_the_reader_on_any_value(self, key, value):
         data = {"model": MODEL, key: value}
         try:
@@ -236,4 +257,4 @@ class TestTheSchema:
             read = True
         stated = self.validator.is_valid(data)
         # A schema cannot say "printable", and a set of names that is written twice is read once.
-        assert stated == read or (stated and not json.dumps(value, ensure_ascii=False).isprintable()) or value != value  # noqa: PLR0124
+        assert stated == read or (stated and not json.dumps(value, ensure_ascii=False).isprintable()) or value != value

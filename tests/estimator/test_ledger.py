@@ -13,16 +13,57 @@ from estimator.ledger import without
 from tests.estimator.random_jobs import MODELS, STEADY, architecture_of, job_data, longest, run
 
 JOB_KEYS = {
-    "model", "gpu", "max_seq_length", "sequence_length", "num_hidden_layers", "per_device_train_batch_size",
-    "gradient_accumulation_steps", "load_in_4bit", "load_in_8bit", "load_in_16bit", "load_in_fp8", "full_finetuning", "r",
-    "target_modules", "lora_dropout", "modules_to_save", "use_gradient_checkpointing", "optim", "packing", "padding_free",
-    "unsloth_tiled_mlp", "offload_embedding", "pin_host_memory", "block_compile", "attn_implementation", "framework", "mode",
-    "per_device_eval_batch_size", "max_new_tokens", "host_ram_bytes", "confidence", "versions",
-}  # fmt: skip
+    "model",
+    "gpu",
+    "max_seq_length",
+    "sequence_length",
+    "num_hidden_layers",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "load_in_4bit",
+    "load_in_8bit",
+    "load_in_16bit",
+    "load_in_fp8",
+    "full_finetuning",
+    "r",
+    "target_modules",
+    "lora_dropout",
+    "modules_to_save",
+    "use_gradient_checkpointing",
+    "optim",
+    "packing",
+    "padding_free",
+    "unsloth_tiled_mlp",
+    "offload_embedding",
+    "pin_host_memory",
+    "block_compile",
+    "attn_implementation",
+    "framework",
+    "mode",
+    "per_device_eval_batch_size",
+    "max_new_tokens",
+    "host_ram_bytes",
+    "confidence",
+    "versions",
+}
 ESTIMATE_KEYS = {
-    "peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes", "host_bytes", "peak_phase", "phases", "terms",
-    "execution_path", "verdict", "confidence", "limited_by", "calibration", "evidence", "rope", "assumptions", "job",
-}  # fmt: skip
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
+    "peak_device_bytes",
+    "host_bytes",
+    "peak_phase",
+    "phases",
+    "terms",
+    "execution_path",
+    "verdict",
+    "confidence",
+    "limited_by",
+    "calibration",
+    "evidence",
+    "rope",
+    "assumptions",
+    "job",
+}
 TRAINING_PHASES = ["load", "peft", "forward", "loss", "backward", "optimizer", "evaluation"]
 GENERATION_PHASES = ["load", "peft", "prefill", "decode"]
 
@@ -84,7 +125,8 @@ def test_totals_nest_allocated_within_reserved_within_device(data):
 
 def as_others_read_it(answer: Any) -> dict[str, Any]:
     written = json.dumps(answer.to_json(), allow_nan=False)
-    return json.loads(written)
+    out: dict[str, Any] = json.loads(written)
+    return out
 
 
 @STEADY

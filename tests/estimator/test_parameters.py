@@ -70,7 +70,7 @@ def test_a_twin_of_all_layers_is_the_model():
 def test_a_twin_keeps_the_stored_bytes_of_its_layers():
     stored = StoredWeights(layers=(1, 2, 3, 4, 5), embedding=6, lm_head=7, other=8)
     cut = with_layers(replace(read_config(small_config("llama")), stored=stored), 2)
-    assert cut.stored == replace(stored, layers=(1, 2))
+    assert cut.stored == stored._replace(layers=(1, 2))
 
 
 @pytest.mark.parametrize("layers", [0, -1, 6])

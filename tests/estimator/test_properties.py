@@ -1,16 +1,17 @@
-"""What must hold for any job: more never needs less, offloading never needs more, and the inverse agrees with the estimate."""
+"""What must hold for any job: more never needs less, offloading never needs more, and the inverse agrees."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from estimator import Estimate, estimate, job_to_json, max_context, parse_job
-from estimator.allocator import MIB
+from estimator.allocator import GIB, MIB
 from estimator.device import find_device
 from tests.estimator.random_jobs import STEADY, architecture_of, job_data, longest, read, run, same_regime
 
@@ -24,12 +25,23 @@ def needs(answer: Estimate) -> int:
 def assert_needs_no_less(data: dict[str, Any], more: dict[str, Any]) -> None:
     small, large = run(data), run(data, **more)
     assume(same_regime(small, large))
+    roomy = has_its_full_loss_budget(large)
     for before, after in zip(small.phases, large.phases, strict=True):
         assert before.phase == after.phase
-        assert before.allocated_bytes <= after.allocated_bytes, before.phase
-    assert small.peak_allocated_bytes <= large.peak_allocated_bytes
-    assert small.peak_reserved_bytes <= large.peak_reserved_bytes
-    assert small.peak_device_bytes <= large.peak_device_bytes
+        if roomy or before.phase not in CUT_TO_WHAT_IS_FREE:
+            assert before.allocated_bytes <= after.allocated_bytes, before.phase
+    if roomy or small.peak_phase not in CUT_TO_WHAT_IS_FREE:
+        assert small.peak_allocated_bytes <= large.peak_allocated_bytes
+        assert small.peak_reserved_bytes <= large.peak_reserved_bytes
+        assert small.peak_device_bytes <= large.peak_device_bytes
+
+
+CUT_TO_WHAT_IS_FREE = ("loss", "evaluation")
+
+
+def has_its_full_loss_budget(answer: Estimate) -> bool:
+    """Below 4 GiB of free memory the fused loss takes half of it, so its own regime changes with every byte."""
+    return answer.peak_reserved_bytes.expected + 4 * GIB < answer.usable_bytes
 
 
 class TestWithTheRegimeHeldFixed:
@@ -69,12 +81,13 @@ class TestWithTheRegimeHeldFixed:
 class TestCheckpointing:
     """Offloading pays, and so does recomputing, where layer inputs outweigh what trains.
 
-    "unsloth" holds 4 u at the last layer (two staging buffers, the embedding's output, the layer's input) where plain checkpointing
-    holds L u, but 3 u at the first layer where plain checkpointing holds u. All gradients exist only there: so it is never worse
-    once the (L - 3) u that it saves at the last layer outweigh the gradients (and a step's temporaries, under which the staging
-    buffers lie too). Plain checkpointing holds the recomputed output, u, that no checkpointing spares: the same rule covers it.
-    Sizes below it are Unsloth's own exceptions: few layers, short lengths, large ranks, full fine-tuning; and an evaluation of a
-    larger batch than the training's, which runs beside the staging buffers.
+    "unsloth" holds 4 u at the last layer (two staging buffers, the embedding's output, the layer's input) where plain
+    checkpointing holds L u, but 3 u at the first layer where plain checkpointing holds u. All gradients exist only
+    there: so it is never worse once the (L - 3) u that it saves at the last layer outweigh the gradients (and a step's
+    temporaries, under which the staging buffers lie too). Plain checkpointing holds the recomputed output, u, that no
+    checkpointing spares: the same rule covers it. Sizes below it are Unsloth's own exceptions: few layers, short
+    lengths, large ranks, full fine-tuning; and an evaluation of a larger batch than the training's, which runs beside
+    the staging buffers.
     """
 
     @STEADY
@@ -88,6 +101,7 @@ class TestCheckpointing:
     @STEADY
     @given(job_data(longest=100_000), st.integers(4, 40))
     def test_true_never_needs_more_than_false(self, data, layers):
+        assume(not architecture_of(data["model"]).is_moe)
         job = training(data, layers)
         plain, kept = run(job, use_gradient_checkpointing=True), run(job, use_gradient_checkpointing=False)
         assume(inputs_outweigh_what_trains(plain) and same_loss(plain, kept))
@@ -105,7 +119,13 @@ class TestCheckpointing:
 def training(data: dict[str, Any], layers: int) -> dict[str, Any]:
     """The job as a training run of that many layers."""
     assume(layers <= architecture_of(data["model"]).num_hidden_layers)
-    return {**data, "num_hidden_layers": layers, "per_device_eval_batch_size": None, "mode": "train", "max_new_tokens": 0}
+    return {
+        **data,
+        "num_hidden_layers": layers,
+        "per_device_eval_batch_size": None,
+        "mode": "train",
+        "max_new_tokens": 0,
+    }
 
 
 def inputs_outweigh_what_trains(answer: Estimate) -> bool:
@@ -133,6 +153,7 @@ def test_the_bound_grows_with_the_confidence_and_what_is_expected_does_not(data,
 @STEADY
 @given(job_data())
 def test_the_verdict_follows_from_the_bytes(data):
+    assume(not data["optim"].startswith("paged_"))  # their state can leave the device for the host
     answer = run(data)
     device = find_device(data["gpu"])
     assert answer.usable_bytes == device.usable_bytes
@@ -194,7 +215,7 @@ def test_gaps_are_apart_in_order_and_below_what_is_safe(data):
     ends = [end for gap in found.gaps for end in gap]
     assert ends == sorted(ends)
     assert all(first <= last < found.safe for first, last in found.gaps)
-    assert all(gap[0] > before[1] + 1 for before, gap in zip(found.gaps, found.gaps[1:], strict=False))
+    assert all(gap[0] > before[1] + 1 for before, gap in pairwise(found.gaps))
 
 
 @STEADY

@@ -163,7 +163,7 @@ class TestTheLoss:
 
 
 class TestHostRam:
-    """Seen on an H100 host with 125 GiB: the pinned run of the 70B job was killed, the unpinned one took about 114 GiB."""
+    """Seen on an H100 host with 125 GiB: the 70B job was killed when pinned, and took about 114 GiB when not."""
 
     def test_pinned_blocks_are_rounded_to_powers_of_two(self):
         answer = plan_70b(LONG)

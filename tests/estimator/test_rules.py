@@ -7,7 +7,7 @@ import math
 import pytest
 
 from estimator.errors import JobError
-from estimator.rules import Choice, Integer, Names, Number, Optional, Text, hint, parse_object, shorten, shown
+from estimator.rules import Choice, Integer, Names, Number, Optional, Rule, Text, hint, parse_object, shorten, shown
 
 
 class TestAnInteger:
@@ -17,7 +17,9 @@ class TestAnInteger:
     def test_within_its_range_is_itself(self, value):
         assert self.rule.parse("k", value) == value
 
-    @pytest.mark.parametrize("value", [0, 11, -1, 2.0, True, None, "3", math.inf, pytest.param(10**5000, id="5001 digits")])
+    @pytest.mark.parametrize(
+        "value", [0, 11, -1, 2.0, True, None, "3", math.inf, pytest.param(10**5000, id="5001 digits")]
+    )
     def test_otherwise_is_refused_with_the_range(self, value):
         with pytest.raises(JobError, match="from 1 to 10") as caught:
             self.rule.parse("k", value)
@@ -31,7 +33,9 @@ class TestANumber:
     def test_within_its_range_is_itself(self, value):
         assert self.rule.parse("k", value) == value
 
-    @pytest.mark.parametrize("value", [1, -1e-9, math.nan, math.inf, -math.inf, False, "0.1", pytest.param(10**5000, id="5001 digits")])
+    @pytest.mark.parametrize(
+        "value", [1, -1e-9, math.nan, math.inf, -math.inf, False, "0.1", pytest.param(10**5000, id="5001 digits")]
+    )
     def test_otherwise_is_refused(self, value):
         with pytest.raises(JobError):
             self.rule.parse("k", value)
@@ -79,24 +83,27 @@ class TestNames:
 def test_an_optional_is_its_rule_or_null():
     assert Optional(Integer(1, 2)).parse("k", None) is None
     assert Optional(Integer(1, 2)).parse("k", 2) == 2
-    assert Optional(Integer(1, 2)).schema() == {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 2}, {"type": "null"}]}
+    assert Optional(Integer(1, 2)).schema() == {
+        "anyOf": [{"type": "integer", "minimum": 1, "maximum": 2}, {"type": "null"}]
+    }
+
+
+THING: dict[str, Rule] = {"size": Integer(1, 9), "name": Text(9)}
 
 
 class TestAnObject:
-    rules = {"size": Integer(1, 9), "name": Text(9)}
-
     def test_names_the_missing_key(self):
         with pytest.raises(JobError, match="size: is required"):
-            parse_object(self.rules, {}, what="a thing", required=frozenset({"size"}))
+            parse_object(THING, {}, what="a thing", required=frozenset({"size"}))
 
     def test_names_the_unknown_key_and_the_nearest(self):
         with pytest.raises(JobError, match='sizes: unknown key; did you mean "size"') as caught:
-            parse_object(self.rules, {"sizes": 1}, what="a thing", required=frozenset())
+            parse_object(THING, {"sizes": 1}, what="a thing", required=frozenset())
         assert caught.value.key == "sizes"
 
     def test_shortens_an_endless_key(self):
         with pytest.raises(JobError) as caught:
-            parse_object(self.rules, {"k\n" * 5000: 1}, what="a thing", required=frozenset())
+            parse_object(THING, {"k\n" * 5000: 1}, what="a thing", required=frozenset())
         assert len(caught.value.key or "") <= 160
         assert str(caught.value).isprintable()
 
