@@ -107,7 +107,7 @@ class MaxContextAnswer(_Answer):
 
     max_seq_length: Lengths
     limited_by: str
-    does_not_fit_below: list[LengthRange]
+    gaps: list[LengthRange]
     at_safe: EstimateAnswer | None
     assumptions: list[str]
     job: ResolvedJob

@@ -84,11 +84,15 @@ def outcome_at(prepared: Prepared, max_seq_length: int, length: int) -> Outcome:
     expected = simulation.peak.allocated_bytes
     factor = calibration.confidence_factor(job.confidence)
     allocated = Bytes(expected, expected + int(expected * evidence.margin * factor))
+    managed = statics.optimizer_device_bytes
     reserved = Bytes(
-        calibration.reserved_bytes(run, allocated.expected),
-        max(calibration.reserved_bytes(run, allocated.upper, upper=factor > 0), allocated.upper),
+        calibration.reserved_bytes(run, allocated.expected, beside_bytes=managed),
+        max(
+            calibration.reserved_bytes(run, allocated.upper, upper=factor > 0, beside_bytes=managed),
+            allocated.upper,
+        ),
     )
-    beside = run.device.context_bytes + calibration.LOADED_MODULES_BYTES + statics.optimizer_device_bytes
+    beside = run.device.context_bytes + calibration.LOADED_MODULES_BYTES + managed
     device = Bytes(reserved.expected + beside, reserved.upper + beside)
     host = _host(run, statics, z, simulation)
     rooms = _rooms(run, statics, allocated, host, bound=factor > 0)

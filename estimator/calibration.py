@@ -111,6 +111,8 @@ def _unusual(run: Run) -> list[tuple[float, str]]:
         unusual.append((0.02, "projections without LoRA leave the fused kernels: measured on one shape"))
     if run.storage in ("int8", "fp8"):
         unusual.append((0.1, f"{run.storage} weights were measured on one shape, or not at all"))
+    if job.full_finetuning and run.path == "generated":
+        unusual.append((0.03, "full fine-tuning was measured on two small shapes"))
     if job.modules_to_save:
         unusual.append((0.03, "modules_to_save were not measured"))
     if job.per_device_eval_batch_size:
@@ -128,10 +130,14 @@ def confidence_factor(confidence: float) -> float:
     return CONFIDENCE_FACTORS[i - 1] + share * (CONFIDENCE_FACTORS[i] - CONFIDENCE_FACTORS[i - 1])
 
 
-def reserved_bytes(run: Run, allocated_bytes: int, *, upper: bool = False) -> int:
-    """Reserved for an allocated peak: with fragmentation where there is room, else what is left of the card."""
+def reserved_bytes(run: Run, allocated_bytes: int, *, upper: bool = False, beside_bytes: int = 0) -> int:
+    """Reserved for an allocated peak: with fragmentation where there is room, else what is left of the card.
+
+    Args:
+        beside_bytes: what else the process keeps on the device, unknown to torch (managed memory).
+    """
     least = least_reserved_bytes(run, allocated_bytes, upper=upper)
-    return min(with_fragmentation(run, allocated_bytes, upper=upper), max(least, room_bytes(run)))
+    return min(with_fragmentation(run, allocated_bytes, upper=upper), max(least, room_bytes(run) - beside_bytes))
 
 
 def least_reserved_bytes(run: Run, allocated_bytes: int, *, upper: bool = False) -> int:

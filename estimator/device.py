@@ -96,7 +96,7 @@ DEVICES: tuple[Device, ...] = (
         compute_capability=(9, 0),
         multiprocessors=132,
         measured=True,
-        source="total and context read off an H200 (driver 580.159, torch 2.11.0+cu130); see evidence/measurements",
+        source="total: read off an H200, with its context (driver 580.159, torch 2.11.0+cu130)",
         aliases=("H200", "H200 SXM", "H200 NVL"),
     ),
     _kind(

@@ -32,11 +32,19 @@ def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instan
         inputs = [inputs[0], ("layer_input", z.u, "u", MODEL)]
     old = old_gradients(run, statics)
     if checkpointing.mode(run, z) is False:
-        return []
+        return forward_keeping(run, z, regime, decoder_layer.kept_for_backward(run, z), old)
     return [
         Instant("forward", "mlp", [*inputs, *decoder_layer.forward_mlp(run, z, statics), *old]),
         Instant("forward", "attention", [*inputs, *decoder_layer.forward_attention(run, z), *old]),
     ]
+
+
+def forward_keeping(run: Run, z: Sizes, regime: Regime, kept: LiveSet, beside: LiveSet) -> list[Instant]:
+    """The last layer's down projection where every layer keeps its tensors; ``beside`` is what else is alive then."""
+    depth = run.architecture.num_hidden_layers
+    inputs = checkpointing.layer_inputs(run, z, regime, layers_done=depth)
+    last = [("mlp_product", z.m, "2 T I", "the down projection's input"), ("mlp_output", z.u, "u", MODEL)]
+    return [Instant("forward", "mlp", [*inputs, layers_kept(kept, depth), *last, *beside])]
 
 
 def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: LossPlan) -> list[Instant]:
@@ -50,7 +58,7 @@ def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: Lo
     scaled = ("scaled_hidden_gradient", z.u, "u", "unsloth_zoo/fused_losses/fused_linear.py _scale_rows_impl")
     return [
         Instant("loss", "forward", [*held, hidden, gradient, chunk, *head]),
-        Instant("backward", "loss", [*held, gradient, scaled, *head, *head]),
+        Instant("backward", "loss", [*held, gradient, scaled, *head, *_scaled(head)]),
     ]
 
 
@@ -97,6 +105,11 @@ def head_gradient(statics: Statics) -> LiveSet:
     if not statics.head_gradient_bytes:
         return []
     return [("head_gradient", statics.head_gradient_bytes, "2 V H", f"{loss.CE}, grad_w")]
+
+
+def _scaled(head: LiveSet) -> LiveSet:
+    """The loss's backward writes the head's gradient again, scaled."""
+    return [("scaled_" + name, size, formula, source) for name, size, formula, source in head]
 
 
 def gradients_at(run: Run, statics: Statics, layers_done: int) -> LiveSet:

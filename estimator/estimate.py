@@ -131,7 +131,7 @@ class MaxContext:
         return {
             "max_seq_length": {"expected": self.expected, "safe": self.safe},
             "limited_by": self.limited_by,
-            "does_not_fit_below": [{"first": a, "last": b} for a, b in self.gaps],
+            "gaps": [{"first": a, "last": b} for a, b in self.gaps],
             "at_safe": self.estimate.to_json() if self.estimate else None,
             "assumptions": list(self.assumptions),
             "job": job_to_json(self.job),

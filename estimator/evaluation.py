@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from estimator import decoder_layer, moe
 from estimator.ledger import Instant, LiveSet
-from estimator.loss import CE, LossPlan
+from estimator.loss import CE, LossPlan, plan_loss
 from estimator.resolve import Run
 from estimator.sizes import Sizes, sizes_of
 from estimator.statics import Statics
@@ -18,11 +18,24 @@ EVALUATE = "transformers/trainer.py prediction_step, torch.no_grad"
 
 
 def instants(run: Run, statics: Statics, z: Sizes, plan: LossPlan) -> list[Instant]:
-    """The MLP and the loss of an evaluation step; nothing where no evaluation is planned."""
+    """The MLP and the loss of an evaluation step; nothing where no evaluation is planned.
+
+    Args:
+        plan: the training loss's, whose budget the process keeps.
+    """
     batch = run.job.per_device_eval_batch_size
     if not batch:
         return []
     e = sizes_of(run.architecture, max_seq_length=z.max_seq_length, sequences=batch, length=z.length)
+    plan = plan_loss(
+        rows=batch * max(e.length - 1, 1),
+        hidden_size=run.architecture.hidden_size,
+        vocab_size=run.architecture.vocab_size,
+        head_trains=False,
+        free_bytes=2 * plan.budget_bytes,
+        total_bytes=run.device.total_bytes,
+        capability=run.device.compute_capability[0],
+    )
     streams = [("embedding_output", e.u, "u", EVALUATE), ("layer_input", e.u, "u", EVALUATE)]
     layer = [*streams, *forward_layer(run, statics, e)]
     hidden = [("final_hidden_state", 2 * e.u, "2 u", EVALUATE), *_loss(run, e, plan)]

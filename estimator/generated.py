@@ -29,8 +29,6 @@ MODULES = "unsloth_compiled_cache, allocator snapshots on torch 2.11"
 
 def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
     """The MLP, or the experts, of a forward whose graph is not kept."""
-    if checkpointing.mode(run, z) is False:
-        return []
     depth = run.architecture.num_hidden_layers
     inputs = checkpointing.layer_inputs(run, z, regime, layers_done=depth)
     if regime.offloads and depth > 1:
@@ -43,6 +41,10 @@ def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instan
     ]
     experts = moe.experts_of(run.architecture)
     wide = moe.forward(run, z, experts) if experts else [("mlp_gate_up_product", 3 * z.m, "3 * 2 T I", MODULES)]
+    if checkpointing.mode(run, z) is False:
+        kept = [*kept_for_backward(run, z), *_mlp_kept(run, z)]
+        beside = [*wide, _dequantised(run, statics), *eager.old_gradients(run, statics)]
+        return eager.forward_keeping(run, z, regime, kept, beside)
     return [Instant("forward", "mlp", [*held, *wide, _dequantised(run, statics)])]
 
 

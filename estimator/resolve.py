@@ -31,6 +31,13 @@ NO_PADDING_FREE = frozenset({"gemma2", "gpt_oss"})
 ALWAYS_PADDING_FREE = frozenset({9, 10})
 """Compute capability majors that padding_choice.py has no measurement for: they keep padding-free batches."""
 
+FORMAT_STORAGE: dict[str, Storage] = {
+    "load_in_8bit": "int8",
+    "load_in_16bit": "bf16",
+    "load_in_fp8": "fp8",
+    "full_finetuning": "bf16",
+}
+
 FORMATS = ("load_in_4bit", "load_in_8bit", "load_in_16bit", "load_in_fp8", "full_finetuning")
 
 
@@ -120,7 +127,7 @@ def _check_length(job: Job) -> None:
 
 
 def _weight_format(job: Job, architecture: Architecture, assumptions: list[str]) -> str:
-    """Which one of `FORMATS` is on."""
+    """Which one of `FORMATS` is on; empty where the checkpoint's own format stays."""
     asked = [name for name in FORMATS if getattr(job, name)]
     if len(asked) > 1:
         first, second = asked[0], asked[1]
@@ -139,6 +146,9 @@ def _default_format(job: Job, architecture: Architecture, assumptions: list[str]
     quantization = architecture.quantization
     if quantization is None:
         return "load_in_16bit"
+    if not quantization.method.startswith("bitsandbytes"):
+        assumptions.append(f"weights stay as the checkpoint has them ({quantization.method})")
+        return ""
     raise JobError(
         "is false, but the checkpoint is stored in 4 bit or another quantised format",
         key="load_in_4bit",
@@ -148,17 +158,14 @@ def _default_format(job: Job, architecture: Architecture, assumptions: list[str]
 
 def _storage(chosen: str, architecture: Architecture) -> Storage:
     quantization = architecture.quantization
-    if chosen in ("full_finetuning", "load_in_16bit"):
-        if quantization is not None and quantization.method.startswith("bitsandbytes"):
-            raise JobError("needs a 16-bit checkpoint, this one is quantised", key=chosen, allowed="a 16-bit model id")
-        return "bf16"
-    if chosen == "load_in_8bit":
-        return "int8"
-    if chosen == "load_in_fp8":
-        return "fp8"
-    if quantization is not None:
-        return checkpoint_storage(quantization)
-    return "nf4_double_quant"
+    stored = checkpoint_storage(quantization) if quantization else "bf16"
+    if chosen in ("", "load_in_4bit"):
+        # Unsloth serves an MXFP4 or fp8 checkpoint's 4-bit load from NF4; what bitsandbytes wrote stays as it is.
+        written = quantization is not None and quantization.method.startswith("bitsandbytes")
+        return stored if written or not chosen else "nf4_double_quant"
+    if quantization is not None and quantization.method.startswith("bitsandbytes") and stored != FORMAT_STORAGE[chosen]:
+        raise JobError(f"needs a 16-bit checkpoint, this one is {stored}", key=chosen, allowed="a 16-bit model id")
+    return FORMAT_STORAGE[chosen]
 
 
 def _targets(job: Job, architecture: Architecture, assumptions: list[str]) -> tuple[str, ...]:

@@ -14,6 +14,10 @@ from estimator.errors import JobError
 Schema = dict[str, Any]
 
 
+LONGEST_HINTED = 200
+"""A longer string is no slip of the keyboard, and is not compared with the known ones."""
+
+
 class Rule(Protocol):
     """Checks one JSON value."""
 
@@ -148,7 +152,7 @@ def parse_object(rules: Mapping[str, Rule], data: Any, *, what: str, required: f
                 f"unknown key{hint(key, tuple(rules))}", key=shorten(str(key)), allowed="the keys of " + what
             )
     for key in sorted(required - data.keys()):
-        raise JobError("is required", key=key)
+        raise JobError("is required", key=key, allowed="a value")
     return {key: rules[key].parse(key, value) for key, value in data.items()}
 
 
@@ -175,5 +179,7 @@ def hint(value: Any, known: tuple[Any, ...]) -> str:
     """`; did you mean "x"?` where a known string is near, else nothing."""
     from difflib import get_close_matches  # only a refusal needs it, and it costs an import
 
-    near = get_close_matches(value, [k for k in known if isinstance(k, str)], n=1) if isinstance(value, str) else []
+    if not isinstance(value, str) or len(value) > LONGEST_HINTED:
+        return ""
+    near = get_close_matches(value, [k for k in known if isinstance(k, str)], n=1)
     return f'; did you mean "{near[0]}"?' if near else ""

@@ -15,7 +15,6 @@ BY_PATH = {
 FUSED = [r for r in BY_PATH["eager"] if r.adapts_everything and r.family == "dense"]
 
 # A synthetic NF4 checkpoint ran, as Unsloth loads for this name; the catalogue's config is the MXFP4 one of openai.
-GPT_OSS_4BIT = [r for r in all_rows() if r.family == "gpt-oss" and r.job.get("load_in_4bit")]
 
 # These rows are a bare loop, which frees the logits that SFTTrainer, which is planned, reads for its metrics.
 LOOP_WITH_FULL_LOGITS = [
@@ -67,7 +66,7 @@ class TestEveryRow:
         assert row.estimate.verdict != "does_not_fit"
 
 
-@each(excluding(all_rows(), GPT_OSS_4BIT))
+@each(all_rows())
 def test_bytes_after_load_and_after_peft_are_right_to_a_fifth_of_a_percent(row):
     assert abs(off_by(phase_bytes(row.estimate, "load"), row.data["after_load_allocated_bytes"])) < 0.002
     assert abs(off_by(phase_bytes(row.estimate, "peft"), row.data["after_peft_allocated_bytes"])) < 0.002
@@ -198,7 +197,7 @@ def test_a_generation_peaks_within_2_percent(row):
     assert row.estimate.peak_phase == "prefill"
 
 
-STEPS_OF_UNSLOTH = [*BY_PATH["block_compiled"], *excluding(BY_PATH["generated"], ABOVE_ON_PURPOSE, GPT_OSS_4BIT)]
+STEPS_OF_UNSLOTH = [*BY_PATH["block_compiled"], *excluding(BY_PATH["generated"], ABOVE_ON_PURPOSE)]
 
 
 @each([r for r in STEPS_OF_UNSLOTH if not r.on_h100 and r.family != "gemma-3"])

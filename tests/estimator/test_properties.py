@@ -101,7 +101,6 @@ class TestCheckpointing:
     @STEADY
     @given(job_data(longest=100_000), st.integers(4, 40))
     def test_true_never_needs_more_than_false(self, data, layers):
-        assume(not architecture_of(data["model"]).is_moe)
         job = training(data, layers)
         plain, kept = run(job, use_gradient_checkpointing=True), run(job, use_gradient_checkpointing=False)
         assume(inputs_outweigh_what_trains(plain) and same_loss(plain, kept))
@@ -153,7 +152,6 @@ def test_the_bound_grows_with_the_confidence_and_what_is_expected_does_not(data,
 @STEADY
 @given(job_data())
 def test_the_verdict_follows_from_the_bytes(data):
-    assume(not data["optim"].startswith("paged_"))  # their state can leave the device for the host
     answer = run(data)
     device = find_device(data["gpu"])
     assert answer.usable_bytes == device.usable_bytes

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxplan.models import resolve_model
-from estimator import max_context, parse_job
+from estimator import estimate, max_context, parse_job
 from estimator.answer import prepare
 from estimator.job import MAX_TOKENS
 from estimator.solve import Search, Stretch, last_true
@@ -128,14 +128,18 @@ def test_a_sequence_length_is_not_used_and_said_so(length):
 
 
 def test_a_regime_switch_leaves_a_gap_that_is_listed():
-    """On a card that is full before the 70B's embedding leaves, longer contexts fit again once it has left."""
-    model = "unsloth/Llama-3.3-70B-Instruct-bnb-4bit"
-    gpus = ({"name": "H100", "total_bytes": size * 2**28} for size in range(170, 300, 2))
-    found = (max_context(parse_job({"model": model, "r": 32, "gpu": gpu}), shape(model)) for gpu in gpus)
-    with_gaps = [answer for answer in found if answer.gaps]
-    for answer in with_gaps:
-        assert all(last < answer.safe for _, last in answer.gaps)
-        assert answer.to_json()["does_not_fit_below"] == [{"first": a, "last": b} for a, b in answer.gaps]
+    """On 12 GiB the 8B fits not quite while a second staging buffer is admitted, and again where it is refused."""
+    gpu = {"name": "H100", "total_bytes": 12 * 2**30}
+    found = max_context(parse_job({"model": LLAMA_8B, "gpu": gpu}), shape(LLAMA_8B))
+    ((first, last),) = found.gaps
+    assert 30_000 < first < last < found.safe
+    assert found.to_json()["gaps"] == [{"first": first, "last": last}]
+
+    def plan(length: int):
+        return estimate(parse_job({"model": LLAMA_8B, "gpu": gpu, "max_seq_length": length}), shape(LLAMA_8B))
+
+    assert [plan(n).verdict == "fits" for n in (first - 1, first, last, last + 1)] == [True, False, False, True]
+    assert [plan(n).regime["double_buffer"] for n in (last, last + 1)] == [True, False]
 
 
 def shape(model: str):
