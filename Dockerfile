@@ -34,7 +34,7 @@ COPY --from=builder /opt/ctxplan /opt/ctxplan
 
 ENV PATH=/opt/ctxplan/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HF_HOME=/data/huggingface
 USER ctxplan
-# The database and the cached model facts; everything else may be read-only.
+# Cached model facts; everything else may be read-only.
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000

@@ -1,5 +1,5 @@
-"""Plans for concurrent callers: a look-up that may wait runs in a thread, arithmetic runs where it is
-asked."""
+"""Plans for concurrent callers: what may wait or is long to read, a look-up or a config, runs in a thread; arithmetic
+runs where it is asked."""
 
 from __future__ import annotations
 
@@ -39,9 +39,6 @@ class Plans:
         return write_script(job, self._planner.estimate(job, facts), facts.architecture)
 
     async def _facts(self, model: str | Mapping[str, Any]) -> ModelFacts:
-        if isinstance(model, Mapping):
-            return self._planner.facts(model)
-        remembered = self._planner.remembered(model)
-        if remembered is not None:
+        if isinstance(model, str) and (remembered := self._planner.remembered(model)) is not None:
             return remembered
         return await to_thread.run_sync(self._planner.facts, model, limiter=self._lookups)

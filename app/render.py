@@ -59,7 +59,8 @@ def render_max_context(answer: MaxContext, paper: Paper = PAPER) -> list[Rendera
             f" on {gpu}; limited by {answer.limited_by}.",
         )
     lines: list[RenderableType] = [line, Text(f"Expected to fit up to {answer.expected:,} tokens.")]
-    lines += [Text(f"Shorter lengths that do not fit: {first:,} to {last:,} tokens.") for first, last in answer.gaps]
+    lines += [Text(f"Shorter, and yet they do not fit: {a:,} to {b:,} tokens.") for a, b in answer.does_not_fit]
+    lines += [Text(f"Shorter, and yet uncertain: {a:,} to {b:,} tokens.") for a, b in answer.not_safe]
     if answer.estimate is None:
         return [*lines, *_assumptions(answer.assumptions)]
     return [*lines, Text(f"\nAt {answer.safe:,} tokens:"), *render_estimate(answer.estimate, paper)]
@@ -83,19 +84,20 @@ def render_models(items: Iterable[Mapping[str, Any]]) -> RenderableType:
 
 
 def _verdict(answer: Estimate) -> Text:
-    peak = answer.peak_reserved_bytes
+    needed = answer.needed_bytes
+    host = " in the host's RAM" if answer.limited_by == "host" else ""
     return Text.assemble(
-        (WORDS[answer.verdict], STYLES[answer.verdict]),
-        f": {_gib(peak.expected)} GiB expected, at most {_gib(peak.upper)} GiB "
-        f"(at {answer.confidence:.0%}) of "
-        f"{_gib(answer.usable_bytes)} GiB usable on {_gpu_name(answer.job.gpu)}.",
+        (WORDS[answer.verdict] + host, STYLES[answer.verdict]),
+        f": the GPU needs {_gib(needed.expected)} GiB, at most {_gib(needed.upper)} GiB "
+        f"(at {answer.confidence:.0%}), of the {_gib(answer.room_bytes)} GiB that {_gpu_name(answer.job.gpu)} leaves "
+        "to PyTorch.",
     )
 
 
 def _host(answer: Estimate) -> Text:
     host = answer.host_bytes
     limit = answer.job.host_ram_bytes
-    of = f" of {_gib(limit)} GiB" if limit else ""
+    of = f" of {_gib(limit)} GiB" if limit else ", not checked (--host-ram-bytes)"
     return Text(
         f"Host RAM: {_gib(host.expected)} GiB{of} ({_gib(host.pinned)} pinned, {_gib(host.pageable)} pageable)."
     )
@@ -141,11 +143,11 @@ def _bullet(text: str) -> RenderableType:
 
 def _evidence(answer: Estimate) -> Text:
     calibration = answer.calibration
-    where = "inside" if answer.evidence == "inside" else "outside (so the bound is wider)"
-    return Text(
-        f"Evidence: {where} the measured range; calibration {calibration.get('id')}, "
-        f"{calibration.get('points', 0)} points."
+    where = (
+        "inside the measured range" if answer.evidence == "inside" else "outside the measured range, so a wider bound"
     )
+    fitted = f"{calibration.get('points', 0)} measured points fitted" if calibration.get("points") else "nothing fitted"
+    return Text(f"Evidence: {where}. Calibration: {calibration.get('id')} ({fitted}).")
 
 
 def bar(share: float, cells: int, *, blocks: bool = True) -> str:

@@ -72,6 +72,8 @@ class EstimateAnswer(_Answer):
     peak_device_bytes: Bytes
     host_bytes: HostBytes
     usable_bytes: Count
+    needed_bytes: Bytes
+    room_bytes: int
     peak_phase: str
     phases: list[Phase]
     terms: list[Term]
@@ -107,7 +109,8 @@ class MaxContextAnswer(_Answer):
 
     max_seq_length: Lengths
     limited_by: str
-    gaps: list[LengthRange]
+    does_not_fit: list[LengthRange]
+    not_safe: list[LengthRange]
     at_safe: EstimateAnswer | None
     assumptions: list[str]
     job: ResolvedJob

@@ -26,6 +26,12 @@ PURPOSES = {
     ("transformers", "generate"): "Generate text with plain transformers.",
 }
 
+USAGES = {
+    "train": ' --data train.jsonl\n\nThe data is JSON lines with a "text" in each. Without --data it trains on random '
+    "tokens: the memory\nis the plan's, the result is worth nothing.",
+    "generate": ' --prompt "Once upon a time"\n\nWithout --prompt it continues random tokens of the planned length.',
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -75,6 +81,7 @@ def _head(job: Job, estimate: Estimate, filename: str) -> str:
         model=repr(job.model if isinstance(job.model, str) else None),
         max_seq_length=repr(job.max_seq_length),
         sequence_length=repr(job.sequence_length),
+        usage=USAGES[job.mode],
         arguments=_template(f"{job.mode}_arguments").template.rstrip("\n"),
     )
 
@@ -107,7 +114,7 @@ def _unsloth_parts(asked: Job, job: Job) -> list[str]:
             from_pretrained=loading,
             adapters=adapters,
             rows_per_step=repr(job.per_device_train_batch_size * job.gradient_accumulation_steps),
-            eval_dataset="    eval_dataset=rows," if evaluates else "    eval_dataset=None,",
+            eval_dataset="rows,  # the training rows: put held-out ones here" if evaluates else "None,",
             config=_arguments(2, _sft_config(job)),
         )
     ]

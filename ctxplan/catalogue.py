@@ -93,17 +93,24 @@ def find(name: str) -> Match | None:
 def nearest(name: str) -> str | None:
     """The known name that is most like this one."""
     found = get_close_matches(name[:256].lower(), list(_index()), n=1, cutoff=0.75)
-    return found[0] if found else None
+    return (
+        next((known for known, _ in _names(_index()[found[0]].entry) if known.lower() == found[0]), None)
+        if found
+        else None
+    )
 
 
 def architecture_of(match: Match) -> Architecture:
     """The shape of a match, with the quantization of its form."""
-    published = published_architecture(match.entry.id)
-    if match.form == "as_published":
-        return published
-    if match.entry.bnb_4bit == "on the fly":
+    entry, form = match
+    published = published_architecture(entry.id)
+    if form == "as_published":
+        return replace(published, unread_4bit=str(entry.unsloth_4bit)) if entry.loads_dynamic else published
+    if entry.bnb_4bit == "on the fly":
         return replace(published, quantization=None)
-    return replace(published, quantization=Quantization(method="bitsandbytes_4bit", double_quant=True))
+    stored = Quantization(method="bitsandbytes_4bit", double_quant=True)
+    unread = form == "dynamic_bnb_4bit" and (entry.loads_dynamic or not entry.unsloth_4bit)
+    return replace(published, quantization=stored, unread_4bit="this dynamic checkpoint" if unread else "")
 
 
 def assumptions_of(match: Match) -> tuple[str, ...]:
@@ -114,18 +121,9 @@ def assumptions_of(match: Match) -> tuple[str, ...]:
         notes.append(f"Unsloth loads the 16-bit {entry.id} in place of this name and quantises it itself")
     elif form == "dynamic_bnb_4bit":
         replaced = entry.unsloth_4bit and not entry.loads_dynamic
-        instead = f"Unsloth loads {entry.unsloth_4bit} in place of this name"
-        notes.append(instead if replaced else _unknown_skip_list("this dynamic checkpoint"))
-    elif form == "as_published" and entry.loads_dynamic:
-        notes.append(_unknown_skip_list(f"{entry.unsloth_4bit}, which Unsloth loads with load_in_4bit,"))
+        if replaced:
+            notes.append(f"Unsloth loads {entry.unsloth_4bit} in place of this name")
     return tuple(notes)
-
-
-def _unknown_skip_list(checkpoint: str) -> str:
-    return (
-        f"{checkpoint} keeps some layers in 16 bit, and which was not read: planned as if every linear of "
-        "the decoder was 4-bit, so too little; its directory or its config object is planned exactly"
-    )
 
 
 @cache

@@ -20,6 +20,9 @@ from estimator.rules import shorten
 
 Result = TypeVar("Result")
 
+MAX_CONFIG_BYTES = 4 * 2**20
+"""A larger config.json is none, and is not fetched."""
+
 NETWORK_SECONDS = 7.0
 """How long the Hub may take in all; a caller without a network has its answer within 8 s."""
 ETAG_SECONDS = 3.0
@@ -69,8 +72,12 @@ def from_hub(repository: str, revision: str | None) -> Fetched:
         raise _unreachable(repository, "HF_HUB_OFFLINE is set and it is not in the local cache")
 
     def download() -> Path:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+        address = hf_hub_url(repository, "config.json", revision=revision, endpoint=endpoint())
+        size = get_hf_file_metadata(address, timeout=ETAG_SECONDS).size or 0
+        if size > MAX_CONFIG_BYTES:
+            raise OSError(f"its config.json has {size} bytes")
         kept = hf_hub_download(
             repository,
             "config.json",

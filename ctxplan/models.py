@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ctxplan import catalogue, hub
 from ctxplan.catalogue import ModelListing, models
-from ctxplan.checkpoint import read_directory
+from ctxplan.checkpoint import read_directory, read_hub
 from estimator.architecture import Architecture
 from estimator.errors import ArchitectureError, UnknownModel
 from estimator.families import read_config
@@ -21,7 +21,6 @@ __all__ = ["ModelFacts", "ModelListing", "Source", "models", "resolve_model"]
 
 Source = Literal["config", "directory", "catalogue", "cache", "hub"]
 
-MAX_CONFIG_BYTES = 4 * 2**20
 _PATH_STARTS = ("./", "../", "/", "~")
 
 
@@ -53,7 +52,7 @@ def resolve_model(
 
     Args:
         model: a config object; a repository's name, looked up in the catalogue (where no revision is asked
-            for), the local cache and the Hub; or a directory with a ``config.json``.
+            for), the local cache and the Hub, pinned by ``NAME@REVISION``; or a directory with a ``config.json``.
         revision: branch, tag or commit on the Hub.
         offline: never ask the Hub.
         allow_local: whether a directory may be read.
@@ -67,6 +66,9 @@ def resolve_model(
     asked: object = model
     if not (isinstance(asked, str) and asked):
         raise UnknownModel(f"{shown(model)} is not a model", key="model", allowed=f"a Hub id, {hub.INSTEAD}")
+    if revision is None and not model.startswith(_PATH_STARTS):
+        model, _, pinned = model.partition("@")
+        revision = pinned or None
     known = catalogue.find(model) if revision is None else None
     if known is not None:
         return _from_catalogue(model, known)
@@ -133,7 +135,17 @@ def _from_repository(name: str, revision: str | None, offline: bool) -> ModelFac
         fetched = hub.from_hub(name, revision)
     except UnknownModel as error:
         raise UnknownModel(error.message + hint, key=error.key, allowed=error.allowed) from error
-    return _from_file(fetched, name, "hub")
+    return _with_hub_headers(_from_file(fetched, name, "hub"), name)
+
+
+def _with_hub_headers(facts: ModelFacts, name: str) -> ModelFacts:
+    """The bytes that the repository's safetensors headers state, where they can be read."""
+    try:
+        stored = read_hub(name, facts.architecture, facts.revision)
+    except UnknownModel as error:
+        note = f"the checkpoint's headers were not read ({error.message}): weight bytes follow from the config"
+        return replace(facts, assumptions=(*facts.assumptions, note))
+    return replace(facts, architecture=replace(facts.architecture, stored=stored))
 
 
 def _from_file(fetched: hub.Fetched, name: str, source: Source) -> ModelFacts:
@@ -149,11 +161,13 @@ def _with_stored(architecture: Architecture, directory: Path) -> Architecture:
 def _read(path: Path) -> Architecture:
     try:
         size = path.stat().st_size
-        text = path.read_text(encoding="utf-8") if size <= MAX_CONFIG_BYTES else ""
+        text = path.read_text(encoding="utf-8") if size <= hub.MAX_CONFIG_BYTES else ""
     except (OSError, UnicodeDecodeError) as error:
         raise UnknownModel(f"{shorten(str(path))} cannot be read ({type(error).__name__})", key="model") from error
-    if size > MAX_CONFIG_BYTES:
-        raise ArchitectureError(f"{shorten(str(path))} has {size} bytes", key="model", allowed=f"{MAX_CONFIG_BYTES}")
+    if size > hub.MAX_CONFIG_BYTES:
+        raise ArchitectureError(
+            f"{shorten(str(path))} has {size} bytes", key="model", allowed=f"{hub.MAX_CONFIG_BYTES}"
+        )
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:

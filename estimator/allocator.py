@@ -8,8 +8,6 @@ from __future__ import annotations
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 BLOCK_BYTES = 512
-SMALL_PAGE_BYTES = 2 * MIB
-LARGE_PAGE_BYTES = 20 * MIB
 
 
 def block(size_bytes: int) -> int:

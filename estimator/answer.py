@@ -33,6 +33,7 @@ class Outcome(NamedTuple):
     """One simulated length, with its totals and its verdict.
 
     Attributes:
+        needed, room: what torch must reserve for the peak at the least, and what the card leaves it.
         expected_room, safe_room: bytes left by what is expected, and by the bound, on the device or the host,
             whichever is tighter; positive exactly where the verdict is not does_not_fit, and where it is fits.
     """
@@ -44,6 +45,8 @@ class Outcome(NamedTuple):
     allocated: Bytes
     reserved: Bytes
     device: Bytes
+    needed: Bytes
+    room: int
     verdict: Verdict
     limited_by: str
     expected_room: int
@@ -93,13 +96,28 @@ def outcome_at(prepared: Prepared, max_seq_length: int, length: int) -> Outcome:
         ),
     )
     beside = run.device.context_bytes + calibration.LOADED_MODULES_BYTES + managed
-    device = Bytes(reserved.expected + beside, reserved.upper + beside)
     host = _host(run, statics, z, simulation)
-    rooms = _rooms(run, statics, allocated, host, bound=factor > 0)
+    needed = _needed(run, allocated, bound=factor > 0)
+    room = calibration.room_bytes(run) - managed
+    most = max(run.device.total_bytes, needed.upper + beside)
+    device = Bytes(reserved.expected + beside, min(reserved.upper + beside + calibration.MORE_MODULES_BYTES, most))
+    rooms = _rooms(run, needed, room, host)
     verdict, limited_by = _verdict(rooms)
     expected_room, safe_room = min(rooms[0], rooms[2]), min(rooms)
     return Outcome(
-        z, simulation, host, evidence, allocated, reserved, device, verdict, limited_by, expected_room, safe_room
+        z=z,
+        simulation=simulation,
+        host=host,
+        evidence=evidence,
+        allocated=allocated,
+        reserved=reserved,
+        device=device,
+        needed=needed,
+        room=room,
+        verdict=verdict,
+        limited_by=limited_by,
+        expected_room=expected_room,
+        safe_room=safe_room,
     )
 
 
@@ -108,7 +126,7 @@ def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
     run, statics = prepared
     simulation, host = outcome.simulation, outcome.host
     described = rope.describe_rope(
-        run.architecture.rope, outcome.z.max_seq_length, extends=run.job.framework == "unsloth"
+        run.architecture.rope, outcome.z.max_seq_length, extends=run.path in ("eager", "block_compiled")
     )
     return Estimate(
         peak_allocated_bytes=outcome.allocated,
@@ -116,6 +134,8 @@ def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
         peak_device_bytes=outcome.device,
         host_bytes=HostBytes(host.total_bytes, host.pinned_bytes, host.pageable_bytes),
         usable_bytes=run.device.usable_bytes,
+        needed_bytes=outcome.needed,
+        room_bytes=outcome.room,
         phases=simulation.peaks,
         peak=simulation.peak,
         execution_path=run.path,
@@ -149,14 +169,18 @@ def _host(run: Run, statics: Statics, z: Sizes, simulation: Simulation) -> HostP
     )
 
 
-def _rooms(run: Run, statics: Statics, allocated: Bytes, host: HostPlan, *, bound: bool) -> tuple[int, int, int, int]:
+def _needed(run: Run, allocated: Bytes, *, bound: bool) -> Bytes:
+    """What torch must be able to reserve for the peak."""
+    upper = calibration.least_reserved_bytes(run, allocated.upper, upper=bound)
+    return Bytes(calibration.least_reserved_bytes(run, allocated.expected), max(upper, allocated.upper))
+
+
+def _rooms(run: Run, needed: Bytes, room: int, host: HostPlan) -> tuple[int, int, int, int]:
     """Room on the device (expected, upper) and on the host (expected, upper), bytes, plus 1: positive where it fits."""
-    room = calibration.room_bytes(run) - statics.optimizer_device_bytes + 1
-    expected = room - calibration.least_reserved_bytes(run, allocated.expected)
-    upper = room - max(calibration.least_reserved_bytes(run, allocated.upper, upper=bound), allocated.upper)
+    expected, upper = room + 1 - needed.expected, room + 1 - needed.upper
     ram = run.job.host_ram_bytes
     if ram is None:
-        return expected, upper, room, room
+        return expected, upper, room + 1, room + 1
     return expected, upper, ram + 1 - host.total_bytes, ram + 1 - int(host.total_bytes * (1 + HOST_MARGIN))
 
 
@@ -194,6 +218,8 @@ def _assumptions(run: Run, statics: Statics, outcome: Outcome, rope_note: str) -
         said.append(
             "a flattened batch is planned as documents of sequence_length tokens; many short ones need a little more"
         )
+    if run.job.mode == "generate" and outcome.z.length + run.job.max_new_tokens > outcome.z.max_seq_length:
+        said.append("prompt and new tokens exceed max_seq_length: the cache is planned for all of them")
     if statics.optimizer_device_bytes:
         said.append("paged optimizer state is managed memory: counted on the device, not in allocated or reserved")
     if any(group.experts for group in run.architecture.layers):

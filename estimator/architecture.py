@@ -142,6 +142,8 @@ class Architecture:
 
     Attributes:
         parallel_block: attention and MLP read the same normed input and are added together (cohere).
+        unread_4bit: the repository that Unsloth loads in place of this model with ``load_in_4bit``, where that keeps
+            some layers in 16 bit and its own list of them was not read; empty elsewhere.
         stored: the bytes of a checkpoint's own tensors, where its headers were read (`ctxplan.checkpoint`).
     """
 
@@ -167,6 +169,7 @@ class Architecture:
     torch_dtype: str = "bfloat16"
     quantization: Quantization | None = None
     stored: StoredWeights | None = None
+    unread_4bit: str = ""
 
     @property
     def query_width(self) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from estimator import rope
-from estimator.checkpointing import Regime
+from estimator.checkpointing import Regime, mode
 from estimator.ledger import LiveSet
+from estimator.optimizer import OPTIMIZER_KINDS
 from estimator.resolve import Run
 from estimator.sizes import Sizes
 from estimator.statics import Statics
@@ -17,22 +18,29 @@ def loaded(run: Run, statics: Statics, *, embedding_offloaded: bool) -> LiveSet:
     return [*_weights(run, statics, embedding, weights.head), *workspace(run, statics, at_load=True)]
 
 
-def resident(run: Run, statics: Statics, *, embedding_offloaded: bool) -> LiveSet:
-    """After ``get_peft_model``: what trains is there, and the frozen originals of ``modules_to_save`` are on disk."""
-    weights, saved = statics.weights, run.job.modules_to_save if run.job.framework == "unsloth" else ()
-    embedding = 0 if embedding_offloaded or "embed_tokens" in saved else weights.embedding
-    head = 0 if "lm_head" in saved else weights.head
+def resident(run: Run, statics: Statics, z: Sizes, *, embedding_offloaded: bool) -> LiveSet:
+    """After ``get_peft_model``: what trains is there too.
+
+    The frozen originals of ``modules_to_save`` leave for the disk only on Unsloth's own forward with ``"unsloth"``
+    checkpointing, and a tied head keeps its embedding (llama.py ``_offload_frozen_module_for_training``).
+    """
+    weights = statics.weights
+    leaves = run.path in ("eager", "block_compiled") and mode(run, z) == "unsloth"
+    gone = run.job.modules_to_save if leaves and not run.architecture.tie_word_embeddings else ()
+    embedding = 0 if embedding_offloaded or "embed_tokens" in gone else weights.embedding
+    head = 0 if "lm_head" in gone else weights.head
     rows = [*_weights(run, statics, embedding, head), *workspace(run, statics, at_load=True)]
     return [*rows, *trained(run, statics)]
 
 
 def _weights(run: Run, statics: Statics, embedding: int, head: int) -> LiveSet:
     weights = statics.weights
-    stored = f"{run.storage} of the linears, 16-bit norms"
-    place = "2 V H" if embedding else "on the host"
+    stored = f"{run.storage} of the linears, 16-bit norms" if run.storage != "fp32" else "4 B a parameter"
+    source = "bitsandbytes/functional.py quantize_4bit" if run.storage.startswith("nf4") else "the checkpoint's dtype"
+    place = "2 V H" if embedding else "on the host or on disk"
     tied = "2 V H" if head else "tied to the embedding, or replaced by its trained copy"
     return [
-        ("base_weights", weights.layers + weights.final_norm, stored, "bitsandbytes/functional.py quantize_4bit"),
+        ("base_weights", weights.layers + weights.final_norm, stored, source),
         ("embedding", embedding, place, "unsloth/models/_utils.py offload_embedding_if_tight"),
         ("lm_head", head, tied, "kept in 16 bit"),
     ]
@@ -40,15 +48,12 @@ def _weights(run: Run, statics: Statics, embedding: int, head: int) -> LiveSet:
 
 def workspace(run: Run, statics: Statics, *, at_load: bool) -> LiveSet:
     """cuBLAS workspaces: the main thread's (made while Unsloth loads, or by the first step), and autograd's own."""
-    first = ("cublas_workspace", statics.workspace_bytes, "32 MiB on Hopper", "aten/src/ATen/cuda/CublasHandlePool.cpp")
+    formula = "32 MiB on Hopper, 8.1 MiB elsewhere"
+    source = "aten/src/ATen/cuda/CublasHandlePool.cpp, one handle a thread"
+    first = ("cublas_workspace", statics.workspace_bytes, formula, source)
     if at_load:
         return [first] if run.path != "transformers" else []
-    second = (
-        "cublas_workspace_backward",
-        statics.workspace_bytes,
-        "32 MiB on Hopper",
-        "one handle a thread: autograd's own",
-    )
+    second = ("cublas_workspace_backward", statics.workspace_bytes, formula, source)
     return [second] if run.path != "transformers" else [first, second]
 
 
@@ -81,5 +86,7 @@ def step(run: Run, statics: Statics, z: Sizes, regime: Regime) -> LiveSet:
         source = "unsloth/models/llama.py _PerDeviceRopeCache"
         terms.append(("rope_cache", rope.cache_bytes(run.architecture, rows), "2 * 2 rows hd", source))
     if regime.steady and statics.optimizer_bytes:
-        terms.append(("optimizer_state", statics.optimizer_bytes, run.job.optim, "estimator/optimizer.py"))
+        kind = OPTIMIZER_KINDS[run.job.optim]
+        source = "torch/optim, transformers/optimization.py" if kind.bits != 8 else "bitsandbytes/optim/optimizer.py"
+        terms.append(("optimizer_state", statics.optimizer_bytes, kind.formula, source))
     return terms

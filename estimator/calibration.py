@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from estimator.allocator import MIB
 from estimator.resolve import Run
 from estimator.sizes import Sizes
+from estimator.stack import MEASURED_STACK
 
 STRUCTURAL: dict[str, Any] = {"id": "structural", "points": 0}
 """What an answer names when no measurement was fitted: formulas from the source, and margins from the measured rows."""
@@ -23,8 +24,13 @@ an H100.
 """
 
 PRESSURE_SLACK_BYTES = 64 * MIB
-PRESSURE_SLACK_UPPER_BYTES = 256 * MIB
-"""What expandable segments cannot give back when the card is full: partly used pages."""
+PRESSURE_SLACK_UPPER_BYTES = 320 * MIB
+"""What expandable segments cannot give back when the card is full: partly used pages (and kernels loaded beyond the
+usual).
+"""
+
+MORE_MODULES_BYTES = 64 * MIB
+"""Kernels beyond the usual, in the upper bound: two rows with compiled soft-capping needed 20 MB more."""
 
 
 class Margins(NamedTuple):
@@ -47,6 +53,14 @@ PATH_MARGINS = {
     "transformers": Margins(allocated=0.02, reserved=0.185, reserved_upper=0.58),
 }
 TILED_RESERVED, TILED_RESERVED_UPPER = 0.08, 0.11
+
+DECISIVE = ("torch", "transformers", "unsloth", "unsloth_zoo", "bitsandbytes")
+"""Packages whose version decides memory."""
+
+UNREAD_4BIT = (
+    "for a 4-bit load Unsloth takes {}, which keeps some layers in 16 bit; its list of them was not read, and every "
+    "linear is planned in 4 bit (that repository's config object or directory is planned exactly)"
+)
 
 CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 CONFIDENCE_FACTORS = (0.0, 0.154, 0.319, 0.512, 0.779, 1.0, 1.414)
@@ -95,7 +109,7 @@ def weigh_evidence(run: Run, z: Sizes) -> Evidence:
         reasons.append((0.05, f"{run.attention} was not measured: its memory follows from its source"))
     most = MEASURED_TOKENS[run.path]
     if z.tokens > most:
-        reasons.append((0.01, f"{z.tokens} tokens in a micro-batch are more than the {most} that were measured"))
+        reasons.append((0.01, f"{z.tokens:,} tokens in a micro-batch are more than the {most:,} that were measured"))
     reasons += _unusual(run)
     return Evidence(margin=margin + sum(extra for extra, _ in reasons), reasons=tuple(text for _, text in reasons))
 
@@ -103,6 +117,13 @@ def weigh_evidence(run: Run, z: Sizes) -> Evidence:
 def _unusual(run: Run) -> list[tuple[float, str]]:
     job = run.job
     unusual: list[tuple[float, str]] = []
+    if run.architecture.unread_4bit and run.storage.startswith("nf4") and job.framework == "unsloth":
+        unusual.append((0.05, UNREAD_4BIT.format(run.architecture.unread_4bit)))
+    if job.unsloth_tiled_mlp and run.path == "generated":
+        unusual.append((0.0, "unsloth_tiled_mlp is not modelled on the generated path: planned as if it were off"))
+    changed = [f"{name} {job.versions[name]}" for name in DECISIVE if job.versions[name] != MEASURED_STACK[name]]
+    if changed:
+        unusual.append((0.03, f"{', '.join(changed)}: another version was measured"))
     if job.mode == "generate":
         unusual.append((0.05, "generation was measured on one shape"))
     if job.lora_dropout and run.path != "transformers":

@@ -73,6 +73,9 @@ def _mlp_kept(run: Run, z: Sizes) -> LiveSet:
 def backward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
     """The up projection's gradient in ``LoRA_MLP.backward``: the widest moment of a layer."""
     gradient = ("output_gradient", z.u, "u", "gradient of the layer's output")
+    if not run.fused.mlp and run.job.unsloth_tiled_mlp:
+        tile = _mlp_width(run, z, backward=True)
+        return [gradient, ("mlp_input_gradient", z.u, "u", f"{TILED}.backward, x_gradients"), *tile, *tile]
     if not run.fused.mlp:
         return [gradient, ("mlp_gradient", 3 * z.m, "3 * 2 T I", "autograd of an MLP that LoRA does not adapt whole")]
     r, hidden, width = run.job.r, run.architecture.hidden_size, run.architecture.intermediate_size

@@ -38,7 +38,7 @@ class Device:
         context_bytes: driver-used minus torch-reserved right after start.
         compute_capability: (major, minor).
         multiprocessors: streaming multiprocessors.
-        measured: whether total_bytes and context_bytes were read off such a card by this project.
+        measured: whether steps were measured on such a card, and its context with them.
         source: where total_bytes was seen, and where the context comes from.
         assumptions: what had to be assumed about a card that is not in the catalogue.
         aliases: other names, as `find_device` compares them.
@@ -66,14 +66,16 @@ def _kind(
     multiprocessors: int,
     source: str,
     *aliases: str,
-    context: str = "context as on an H100 80GB HBM3 (assumed)",
+    measured: bool = False,
 ) -> Device:
+    context = "context: measured" if measured else "context as on an H100 80GB HBM3 (assumed)"
     return Device(
         name=name,
         total_bytes=total_bytes,
         context_bytes=H100_CONTEXT_BYTES,
         compute_capability=capability,
         multiprocessors=multiprocessors,
+        measured=measured,
         source=f"total: {source}; {context}",
         aliases=aliases,
     )
@@ -121,7 +123,7 @@ DEVICES: tuple[Device, ...] = (
         "H100 SXM5",
         "H100-SXM-80GB",
         "H100-SXM5-80GB",
-        context="context: measured on this kind",
+        measured=True,
     ),
     _kind(
         "H100-PCIe-80GB",

@@ -87,7 +87,7 @@ def optimizer(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Inst
 
 def all_gradients(run: Run, statics: Statics) -> Row:
     """Gradients of everything that trains."""
-    return ("gradients", statics.gradient_bytes, "4 r sum(in + out)", "fp32 .grad of LoRA A and B")
+    return ("gradients", statics.gradient_bytes, *_gradient_origin(run))
 
 
 def optimizer_temporaries(statics: Statics) -> Row:
@@ -120,7 +120,15 @@ def gradients_at(run: Run, statics: Statics, layers_done: int) -> LiveSet:
     if layers_done == depth and depth > 1:
         return head_gradient(statics)
     size = statics.gradient_bytes - statics.first_layer_gradient_bytes
-    return [("gradients", max(size, 0), "4 r sum(in + out) of the layers above", "fp32 .grad of LoRA A and B")]
+    formula, source = _gradient_origin(run)
+    return [("gradients", max(size, 0), f"{formula}, of the layers above", source)]
+
+
+def _gradient_origin(run: Run) -> tuple[str, str]:
+    """Formula and source of the gradients."""
+    if run.job.full_finetuning:
+        return "as the parameters", ".grad of every parameter"
+    return "4 r sum(in + out)", "fp32 .grad of LoRA A and B, and of modules_to_save"
 
 
 def held_at_loss(run: Run, z: Sizes, regime: Regime) -> LiveSet:

@@ -54,13 +54,23 @@ class Phase(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a job needs on its device. The terms of the peak phase sum to ``peak_allocated_bytes.expected`` exactly."""
+    """What a job needs on its device. The terms of the peak phase sum to ``peak_allocated_bytes.expected`` exactly.
+
+    Attributes:
+        peak_reserved_bytes: what torch keeps, fragmentation included while the card has room for it.
+        needed_bytes: what torch must be able to reserve for the peak, when the allocator gives back all that it can;
+            the verdict compares it with room_bytes, what the card leaves to torch beside context, kernels and
+            managed memory.
+        usable_bytes: the card's total less the context.
+    """
 
     peak_allocated_bytes: Bytes
     peak_reserved_bytes: Bytes
     peak_device_bytes: Bytes
     host_bytes: HostBytes
     usable_bytes: int
+    needed_bytes: Bytes
+    room_bytes: int
     phases: tuple[Phase, ...]
     peak: Phase
     execution_path: str
@@ -92,6 +102,8 @@ class Estimate:
             "peak_device_bytes": self.peak_device_bytes._asdict(),
             "host_bytes": self.host_bytes._asdict(),
             "usable_bytes": self.usable_bytes,
+            "needed_bytes": self.needed_bytes._asdict(),
+            "room_bytes": self.room_bytes,
             "peak_phase": self.peak_phase,
             "phases": [{"phase": p.phase, "allocated_bytes": p.allocated_bytes} for p in self.phases],
             "terms": [{"name": n, "bytes": b, "formula": f, "source": s} for n, b, f, s in self.peak.rows if b],
@@ -115,13 +127,15 @@ class MaxContext:
     Attributes:
         expected: the largest max_seq_length that is not ``does_not_fit``; 0 where none is.
         safe: the largest n whose verdict is ``fits`` while n + 1 is not; 0 where none is.
-        gaps: ranges [first, last] of shorter lengths that do not fit (a regime switch), tokens.
+        does_not_fit: ranges [first, last] of lengths below ``expected`` that do not fit (a regime switch), tokens.
+        not_safe: ranges of lengths below ``safe`` that do not certainly fit.
     """
 
     expected: int
     safe: int
     limited_by: str
-    gaps: tuple[tuple[int, int], ...]
+    does_not_fit: tuple[tuple[int, int], ...]
+    not_safe: tuple[tuple[int, int], ...]
     estimate: Estimate | None
     assumptions: tuple[str, ...]
     job: Job
@@ -131,7 +145,8 @@ class MaxContext:
         return {
             "max_seq_length": {"expected": self.expected, "safe": self.safe},
             "limited_by": self.limited_by,
-            "gaps": [{"first": a, "last": b} for a, b in self.gaps],
+            "does_not_fit": [{"first": a, "last": b} for a, b in self.does_not_fit],
+            "not_safe": [{"first": a, "last": b} for a, b in self.not_safe],
             "at_safe": self.estimate.to_json() if self.estimate else None,
             "assumptions": list(self.assumptions),
             "job": job_to_json(self.job),

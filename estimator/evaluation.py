@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from estimator import decoder_layer, moe
 from estimator.ledger import Instant, LiveSet
-from estimator.loss import CE, LossPlan, plan_loss
+from estimator.loss import CE, FULL_LOGITS, LossPlan, plan_loss
 from estimator.resolve import Run
 from estimator.sizes import Sizes, sizes_of
 from estimator.statics import Statics
@@ -37,13 +37,27 @@ def instants(run: Run, statics: Statics, z: Sizes, plan: LossPlan) -> list[Insta
         capability=run.device.compute_capability[0],
     )
     streams = [("embedding_output", e.u, "u", EVALUATE), ("layer_input", e.u, "u", EVALUATE)]
-    layer = [*streams, *forward_layer(run, statics, e)]
     hidden = [("final_hidden_state", 2 * e.u, "2 u", EVALUATE), *_loss(run, e, plan)]
-    return [Instant("evaluation", "mlp", layer), Instant("evaluation", "loss", hidden)]
+    return [
+        Instant("evaluation", "mlp", [*streams, *forward_layer(run, statics, e)]),
+        Instant("evaluation", "attention", [*streams, *forward_attention(run, e)]),
+        Instant("evaluation", "loss", hidden),
+    ]
+
+
+def forward_attention(run: Run, e: Sizes) -> LiveSet:
+    """Attention of one layer's forward without a graph."""
+    if run.path in ("eager", "block_compiled"):
+        return decoder_layer.forward_attention(run, e)
+    scores = 6 * e.sequences * run.architecture.num_attention_heads * e.length**2 if run.kernel == "eager" else 0
+    return [
+        ("attention_widths", 2 * e.u + 3 * e.q + 4 * e.kv, "2 u + 3 q + 4 kv", EVALUATE),
+        ("attention_scores", scores, "6 B nh S^2", EVALUATE),
+    ]
 
 
 def forward_layer(run: Run, statics: Statics, e: Sizes) -> LiveSet:
-    """The widest moment of one layer's forward without a graph."""
+    """The MLP of one layer's forward without a graph."""
     experts = moe.experts_of(run.architecture)
     if experts:
         return [("residual", e.u, "u", EVALUATE), ("mlp_input", e.u, "u", EVALUATE), *moe.forward(run, e, experts)]
@@ -61,4 +75,6 @@ def _loss(run: Run, e: Sizes, plan: LossPlan) -> LiveSet:
     vocabulary = e.tokens * run.architecture.vocab_size
     if run.path == "transformers":
         return [("logits", 10 * vocabulary, "2 T V + 4 T V + 4 T V", "transformers/loss/loss_utils.py ForCausalLMLoss")]
+    if run.path == "generated" and run.architecture.model_type in FULL_LOGITS:
+        return [("logits", 6 * vocabulary, "2 T V, and in fp32", "accelerate convert_outputs_to_fp32")]
     return [("loss_buffers", plan.buffer_bytes, f"{plan.kind}, {plan.rows} rows", CE)]

@@ -10,13 +10,10 @@ from __future__ import annotations
 from estimator import checkpointing, eager, moe
 from estimator.checkpointing import Regime
 from estimator.ledger import Instant, LiveSet, Row
-from estimator.loss import LossPlan
+from estimator.loss import FULL_LOGITS, LossPlan
 from estimator.resolve import Run
 from estimator.sizes import Sizes
 from estimator.statics import Statics
-
-FULL_LOGITS = frozenset({"granite", "cohere", "gemma3_text"})
-"""Families whose generated module returns all logits to the loss (measured for granite and gemma3_text)."""
 
 TRAINER_LOGIT_COPIES = 3
 """Copies of the logits alive in TRL's SFTTrainer, which reads them for its metrics; a bare loop holds one or two

@@ -23,6 +23,10 @@ SMALL_CARD_BYTES = int(24.5 * GIB)
 FLASH_MIN_ROWS = 4096
 
 
+FULL_LOGITS = frozenset({"granite", "cohere", "gemma3_text"})
+"""Families whose generated module returns all logits to the loss (measured for granite and gemma3_text)."""
+
+
 class LossPlan(NamedTuple):
     """How the fused loss cuts its work.
 

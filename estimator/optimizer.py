@@ -12,6 +12,7 @@ from estimator.allocator import block
 
 EIGHT_BIT_BLOCK = 256
 MIN_EIGHT_BIT_SIZE = 4096
+PAGED_FROM_ELEMENTS = 100_000
 
 
 class Tensors(NamedTuple):
@@ -54,6 +55,19 @@ class Optimizer(NamedTuple):
         else:
             one = self.moments * block(n * (4 if self.bits else tensor.itemsize))
         return one * tensor.copies
+
+    def pages(self, tensor: Tensors) -> bool:
+        """Whether the state of a tensor lives in managed memory: bitsandbytes pages from 100,000 elements on."""
+        return self.paged and tensor.elements >= PAGED_FROM_ELEMENTS
+
+    @property
+    def formula(self) -> str:
+        """State of one tensor of n elements."""
+        if self.factored:
+            return "4 rows + 4 columns"
+        if self.bits == 8:
+            return f"{self.moments} (n + 4 n / 256)"
+        return f"{self.moments} * {'4' if self.bits else 'itemsize'} n"
 
     def step_bytes(self, parameter_bytes: int, largest_bytes: int) -> int:
         """Temporaries of one step: the foreach lists, or one tensor's fp32 update for Adafactor."""

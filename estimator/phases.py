@@ -60,7 +60,7 @@ def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     path = PATHS[run.path]
     moved = embedding_offloaded(run, statics, z.max_seq_length)
     loaded = base.loaded(run, statics, embedding_offloaded=moved)
-    resident = base.resident(run, statics, embedding_offloaded=moved)
+    resident = base.resident(run, statics, z, embedding_offloaded=moved)
     steady = Regime(offloads=offloads_inputs(run, z), double_buffer=False, embedding_offloaded=moved, steady=True)
     first = steady._replace(steady=False)
     under_first = total(resident) + total(_during_steps(run, statics, z, first))
@@ -105,7 +105,7 @@ def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
         steady=False,
     )
     loaded = base.loaded(run, statics, embedding_offloaded=regime.embedding_offloaded)
-    resident = base.resident(run, statics, embedding_offloaded=regime.embedding_offloaded)
+    resident = base.resident(run, statics, z, embedding_offloaded=regime.embedding_offloaded)
     always = [*resident, *base.step(run, statics, z, regime), *eager.scratch(run, statics), *attention.masks(run, z)]
     peaks = [
         Phase("load", total(loaded), tuple(loaded)),
@@ -130,7 +130,7 @@ def _plan_loss(run: Run, z: Sizes, allocated: int) -> LossPlan:
         rows=z.sequences * max(z.length - 1, 1),
         hidden_size=run.architecture.hidden_size,
         vocab_size=run.architecture.vocab_size,
-        head_trains="lm_head" in run.job.modules_to_save,
+        head_trains=bool(run.job.full_finetuning) or "lm_head" in run.job.modules_to_save,
         free_bytes=max(free, 0),
         total_bytes=run.device.total_bytes,
         capability=run.device.compute_capability[0],

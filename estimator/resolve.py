@@ -31,6 +31,13 @@ NO_PADDING_FREE = frozenset({"gemma2", "gpt_oss"})
 ALWAYS_PADDING_FREE = frozenset({9, 10})
 """Compute capability majors that padding_choice.py has no measurement for: they keep padding-free batches."""
 
+FLASH_CAPABILITY = 8
+"""Compute capability major from which FlashAttention 2 runs (unsloth/models/_utils.py)."""
+
+BF16_CAPABILITY = 8
+"""Compute capability major from which bfloat16 is supported; below it full fine-tuning upcasts to fp32
+(unsloth/models/vision.py ``float32_mixed_precision``)."""
+
 FORMAT_STORAGE: dict[str, Storage] = {
     "load_in_8bit": "int8",
     "load_in_16bit": "bf16",
@@ -74,11 +81,14 @@ def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
     stack = read_stack(job.versions)
     _check_length(job)
     chosen = _weight_format(job, architecture, assumptions)
-    storage = _storage(chosen, architecture)
+    storage = _float32_without_bf16(job, chosen, device, assumptions) or _storage(chosen, architecture)
     targets = () if chosen == "full_finetuning" else _targets(job, architecture, assumptions)
-    attention = _attention(job, architecture, stack, assumptions)
+    assumptions += _without_effect(job, chosen)
     padding_free = _padding_free(job, architecture, device, assumptions)
-    path = _execution_path(job, architecture, chosen, flattened=padding_free or job.packing)
+    flattened = padding_free or job.packing
+    path = _execution_path(job, architecture, chosen, flattened=flattened)
+    own_forward = path in ("eager", "block_compiled")
+    attention = _attention(job, architecture, device, stack, assumptions, own_forward=own_forward, flattened=flattened)
     saved = tuple(dict.fromkeys((*job.modules_to_save, *(t for t in targets if t in EMBEDDINGS))))
     _check_modules_to_save(saved, chosen)
     names = frozenset(targets).difference(EMBEDDINGS)
@@ -97,7 +107,7 @@ def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
         attn_implementation=attention,
         pin_host_memory=True if job.pin_host_memory is None else job.pin_host_memory,
         per_device_eval_batch_size=job.per_device_eval_batch_size or 0,
-        block_compile=path == "block_compiled" if path in ("eager", "block_compiled") else bool(job.block_compile),
+        block_compile=path == "block_compiled" if own_forward else bool(job.block_compile),
         versions={**MEASURED_STACK, **job.versions},
     )
     return Run(
@@ -108,8 +118,8 @@ def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
         path=path,
         storage=storage,
         attention=attention,
-        kernel=choose_kernel(attention, architecture, device, unsloth_forward=path in ("eager", "block_compiled")),
-        flattened=padding_free or job.packing,
+        kernel=choose_kernel(attention, architecture, device, unsloth_forward=own_forward),
+        flattened=flattened,
         targets=names,
         fused=fused_kernels(names),
         assumptions=tuple(assumptions),
@@ -168,12 +178,23 @@ def _storage(chosen: str, architecture: Architecture) -> Storage:
     return FORMAT_STORAGE[chosen]
 
 
+def _float32_without_bf16(job: Job, chosen: str, device: Device, assumptions: list[str]) -> Storage | None:
+    if (
+        chosen != "full_finetuning"
+        or device.compute_capability[0] >= BF16_CAPABILITY
+        or job.framework == "transformers"
+    ):
+        return None
+    assumptions.append("the card has no bfloat16: Unsloth trains full weights in float32")
+    return "fp32"
+
+
 def _targets(job: Job, architecture: Architecture, assumptions: list[str]) -> tuple[str, ...]:
     known = known_targets(architecture)
     if job.target_modules == "all-linear":
         return known
     targets = tuple(job.target_modules)
-    if not targets:
+    if not targets and not job.modules_to_save:
         raise JobError("is empty: LoRA would train nothing", key="target_modules", allowed=", ".join(known))
     if targets == ALL_LINEAR and not set(ALL_LINEAR) <= set(known):
         # PEFT adapts what it finds: on fused projections (phi3) the default list reaches the others only.
@@ -185,7 +206,16 @@ def _targets(job: Job, architecture: Architecture, assumptions: list[str]) -> tu
     return targets
 
 
-def _attention(job: Job, architecture: Architecture, stack: Stack, assumptions: list[str]) -> str:
+def _attention(
+    job: Job,
+    architecture: Architecture,
+    device: Device,
+    stack: Stack,
+    assumptions: list[str],
+    *,
+    own_forward: bool,
+    flattened: bool,
+) -> str:
     asked = job.attn_implementation
     if asked == "flash_attention_2" and architecture.attention_sinks:
         raise JobError(
@@ -193,15 +223,24 @@ def _attention(job: Job, architecture: Architecture, stack: Stack, assumptions: 
             key="attn_implementation",
             allowed="flex_attention, eager",
         )
+    flash = device.compute_capability[0] >= FLASH_CAPABILITY
+    if asked == "flash_attention_2" and not flash:
+        raise JobError(f"the {device.name} is too old for FlashAttention 2", key="attn_implementation", allowed="sdpa")
+    if asked in ("eager", "flex_attention") and own_forward:
+        raise JobError(
+            "Unsloth's own forward takes what is installed and drops this setting",
+            key="attn_implementation",
+            allowed="null, sdpa, flash_attention_2, xformers",
+        )
     if asked is not None:
         return asked
     if architecture.attention_sinks:
         return "flex_attention" if job.framework == "unsloth" and job.mode == "train" else "eager"
     if job.framework == "transformers":
         return "sdpa"
-    if stack.has_flash_attention:
+    if stack.has_flash_attention and flash:
         return "flash_attention_2"
-    if stack.has_xformers:
+    if stack.has_xformers and not (flattened and stack.varlen and flash):
         return "xformers"
     assumptions.append("attention is PyTorch SDPA: flash-attn and xformers are taken as not installed")
     return "sdpa"
@@ -211,6 +250,8 @@ def _padding_free(job: Job, architecture: Architecture, device: Device, assumpti
     """Whether batches are padding-free; null is SFTTrainer's own choice."""
     trains = job.mode == "train" and job.framework == "unsloth"
     blocked = architecture.model_type in NO_PADDING_FREE
+    if trains and job.packing and job.padding_free is False:
+        raise JobError("packed rows are always flattened", key="padding_free", allowed="true or null with packing")
     if (job.padding_free or job.packing) and blocked:
         key = "packing" if job.packing else "padding_free"
         raise JobError(f"Unsloth does not flatten batches of {architecture.model_type}", key=key, allowed="false")
@@ -244,6 +285,22 @@ def _execution_path(job: Job, architecture: Architecture, chosen: str, *, flatte
             allowed="true together with block_compile: false or padding_free: true",
         )
     return "block_compiled"
+
+
+def _without_effect(job: Job, chosen: str) -> list[str]:
+    """Settings that were given and mean nothing in this run."""
+    ignored: list[str] = []
+    if chosen == "full_finetuning":
+        ignored += [key for key, default in (("r", 16), ("lora_dropout", 0)) if getattr(job, key) != default]
+    if job.framework == "transformers":
+        ignored += [key for key in ("unsloth_tiled_mlp", "packing", "block_compile") if getattr(job, key)]
+        if job.use_gradient_checkpointing == "unsloth":
+            ignored.append('use_gradient_checkpointing "unsloth" (planned as true)')
+    if job.mode == "generate" and job.per_device_eval_batch_size:
+        ignored.append("per_device_eval_batch_size")
+    if job.mode == "train" and job.max_new_tokens:
+        ignored.append("max_new_tokens")
+    return [f"without effect here: {', '.join(ignored)}"] if ignored else []
 
 
 def _check_modules_to_save(saved: tuple[str, ...], chosen: str) -> None:

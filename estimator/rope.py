@@ -23,8 +23,8 @@ def describe_rope(rope: Rope, max_seq_length: int, *, extends: bool) -> dict[str
     native = rope.native_length
     described = {"native_length": native, "theta": rope.theta, "max_seq_length": max_seq_length, "factor": 1.0}
     if max_seq_length <= native:
-        kept = "the config's own" if rope.scaling != "default" else "none"
-        return {**described, "scaling": rope.scaling, "note": f"within the native length: {kept} scaling applies"}
+        kept = "the config's own scaling" if rope.scaling != "default" else "as configured, no scaling"
+        return {**described, "scaling": rope.scaling, "note": f"within the native length: {kept}"}
     if not extends:
         note = "beyond the native length with the RoPE of the config: expect lost quality past it"
         return {**described, "scaling": rope.scaling, "note": note}

@@ -46,16 +46,25 @@ def max_context(job: Job, architecture: Architecture) -> MaxContext:
     search = Search(prepared)
     expected = search.longest(running_room)
     safe = search.longest(fitting_room)
-    beyond = search.at(expected + 1) if expected < MAX_TOKENS else search.at(expected)
+    ends = expected == MAX_TOKENS
     assumptions = ["every length is planned as max_seq_length and as the length of each sequence"]
     if job.sequence_length is not None:
         assumptions.append("sequence_length is not used: the longest context is asked for")
+    if ends:
+        assumptions.append(f"no length over {MAX_TOKENS:,} tokens is looked at")
+    if not safe:
+        least = search.at(1)
+        assumptions.append(
+            f"one token already needs {least.needed.expected:,} B ({least.needed.upper:,} B by the bound), "
+            f"and the card leaves {least.room:,} B"
+        )
     at_safe = describe(prepared, search.at(safe)) if safe else None
     return MaxContext(
         expected=expected,
         safe=safe,
-        limited_by=beyond.limited_by if expected < MAX_TOKENS else "architecture",
-        gaps=search.gaps(safe),
+        limited_by="architecture" if ends else search.at(expected + 1).limited_by,
+        does_not_fit=search.gaps(expected, running_room),
+        not_safe=search.gaps(safe, fitting_room),
         estimate=at_safe,
         assumptions=(*assumptions, *(at_safe.assumptions if at_safe else prepared.run.assumptions)),
         job=prepared.run.job,
@@ -85,14 +94,14 @@ class Search:
                 return last
         return 0
 
-    def gaps(self, safe: int) -> tuple[tuple[int, int], ...]:
-        """Ranges of lengths below ``safe`` that do not certainly fit."""
+    def gaps(self, longest: int, room: Room) -> tuple[tuple[int, int], ...]:
+        """Ranges of lengths below ``longest`` that have no room."""
         found: list[tuple[int, int]] = []
         for stretch in self.stretches():
-            if stretch.first > safe:
+            if stretch.first > longest:
                 break
-            fitting = self._last(stretch, fitting_room)
-            first, last = (fitting + 1 if fitting else stretch.first), min(stretch.last, safe)
+            fitting = self._last(stretch, room)
+            first, last = (fitting + 1 if fitting else stretch.first), min(stretch.last, longest)
             if first <= last:
                 found = _joined(found, (first, last))
         return tuple(found)

@@ -10,8 +10,8 @@ from estimator.adapters import Trainable, first_layer_lora_bytes, lora_parameter
 from estimator.allocator import MIB, block
 from estimator.architecture import Architecture
 from estimator.optimizer import OPTIMIZER_KINDS, Tensors
-from estimator.resolve import Run
-from estimator.weights import WeightBytes, weight_bytes
+from estimator.resolve import BF16_CAPABILITY, Run
+from estimator.weights import Storage, WeightBytes, weight_bytes
 
 HOPPER_WORKSPACE_BYTES = 32 * MIB
 DEFAULT_WORKSPACE_BYTES = 8_519_680
@@ -82,38 +82,49 @@ def statics_of(run: Run) -> Statics:
 def compute_statics(run: Run) -> Statics:
     """Compute all of it; cost grows with the kinds of layer, never with depth."""
     architecture, job = run.architecture, run.job
-    weights = weight_bytes(architecture, run.storage)
+    weights = weight_bytes(architecture, run.storage, experts_storage(run))
     if job.full_finetuning:
         return _full_finetuning(run, weights)
     tensors = lora_tensors(architecture, job.r, run.targets)
     trainable = lora_parameters(tensors)
-    saved_bytes = 0
+    itemsize = saved_itemsize(run)
+    saved_bytes = len(job.modules_to_save) * block(itemsize * architecture.vocab_size * architecture.hidden_size)
     for name in job.modules_to_save:
-        elements = architecture.vocab_size * architecture.hidden_size
-        tensors.append(
-            Tensors(architecture.vocab_size, architecture.hidden_size, 1, 2, is_embedding=name == "embed_tokens")
-        )
-        saved_bytes += block(2 * elements)
-    state, step = _optimizer_bytes(run, tensors, trainable.lora_bytes + saved_bytes)
-    paged = OPTIMIZER_KINDS[job.optim].paged
+        through_trainer = name == "embed_tokens" and run.path != "transformers"
+        tensors.append(Tensors(architecture.vocab_size, architecture.hidden_size, 1, itemsize, through_trainer))
+    state, managed, step = _optimizer_bytes(run, tensors, trainable.lora_bytes + saved_bytes)
     return Statics(
         weights=weights,
         trainable=trainable,
         trained_bytes=trainable.lora_bytes + saved_bytes,
         gradient_bytes=trainable.lora_bytes + saved_bytes,
         first_layer_gradient_bytes=first_layer_lora_bytes(architecture, job.r, run.targets),
-        optimizer_bytes=0 if paged else state,
-        optimizer_device_bytes=state if paged else 0,
+        optimizer_bytes=state,
+        optimizer_device_bytes=managed,
         optimizer_step_bytes=step,
         scratch_bytes=2 * largest_projection(architecture),
         fused_scratch_bytes=2 * largest_fused_projection(run),
         workspace_bytes=workspace_bytes(run),
         head_elements=architecture.vocab_size * architecture.hidden_size,
-        head_gradient_bytes=2 * architecture.vocab_size * architecture.hidden_size
-        if "lm_head" in job.modules_to_save
-        else 0,
+        head_gradient_bytes=saved_bytes // len(job.modules_to_save) if "lm_head" in job.modules_to_save else 0,
         upcast_bytes=upcast_bytes(run, weights),
     )
+
+
+def saved_itemsize(run: Run) -> int:
+    """Bytes an element of a trained copy takes: fp32 where the module was turned into fp32 before, or has no bf16.
+
+    Source: peft/utils/other.py ``prepare_model_for_kbit_training``; unsloth/models/llama.py
+    ``_offload_frozen_module_for_training``.
+    """
+    upcast = run.path == "transformers" and run.storage not in ("bf16", "fp32")
+    return 4 if upcast or run.device.compute_capability[0] < BF16_CAPABILITY else 2
+
+
+def experts_storage(run: Run) -> Storage:
+    """Stacked experts stay 16-bit where plain transformers quantises (it replaces nn.Linear alone)."""
+    quantised = run.storage in ("nf4", "nf4_double_quant", "int8")
+    return "bf16" if run.path == "transformers" and quantised else run.storage
 
 
 def workspace_bytes(run: Run) -> int:
@@ -143,38 +154,38 @@ def largest_fused_projection(run: Run) -> int:
     return max(sizes, default=0)
 
 
-def _base_tensors(architecture: Architecture, *, through_trainer: bool) -> list[Tensors]:
+def _base_tensors(architecture: Architecture, itemsize: int, *, through_trainer: bool) -> list[Tensors]:
     """All tensors of the model. transformers' Trainer gives embeddings 32-bit state; a bare loop does not."""
-    vocabulary = Tensors(architecture.vocab_size, architecture.hidden_size, 1, 2, is_embedding=through_trainer)
+    vocabulary = Tensors(architecture.vocab_size, architecture.hidden_size, 1, itemsize, is_embedding=through_trainer)
     tensors = [vocabulary]
     if not architecture.tie_word_embeddings:
         tensors.append(vocabulary._replace(is_embedding=False))
     for group in architecture.layers:
         count = len(group.indices)
-        tensors.append(Tensors(group.norm_elements, 1, count, 2))
+        tensors.append(Tensors(group.norm_elements, 1, count, itemsize))
         for linear in group.linears:
-            tensors.append(Tensors(linear.out_features, linear.in_features, count * linear.copies, 2))
+            tensors.append(Tensors(linear.out_features, linear.in_features, count * linear.copies, itemsize))
             if linear.bias:
-                tensors.append(Tensors(linear.out_features, 1, count * linear.copies, 2))
+                tensors.append(Tensors(linear.out_features, 1, count * linear.copies, itemsize))
         if group.experts:
             for one in (group.experts.gate_up, group.experts.down):
-                tensors.append(Tensors(group.experts.count, one, count, 2))
+                tensors.append(Tensors(group.experts.count, one, count, itemsize))
     return tensors
 
 
 def _full_finetuning(run: Run, weights: WeightBytes) -> Statics:
-    tensors = _base_tensors(run.architecture, through_trainer=run.path != "transformers")
-    state, step = _optimizer_bytes(run, tensors, weights.total)
-    paged = OPTIMIZER_KINDS[run.job.optim].paged
+    itemsize = 4 if run.storage == "fp32" else 2
+    tensors = _base_tensors(run.architecture, itemsize, through_trainer=run.path != "transformers")
+    state, managed, step = _optimizer_bytes(run, tensors, weights.total)
     layer = sum(t.elements for t in tensors[1:]) // max(run.architecture.num_hidden_layers, 1)
     return Statics(
         weights=weights,
         trainable=Trainable(),
         trained_bytes=0,
         gradient_bytes=weights.total,
-        first_layer_gradient_bytes=2 * layer,
-        optimizer_bytes=0 if paged else state,
-        optimizer_device_bytes=state if paged else 0,
+        first_layer_gradient_bytes=itemsize * layer,
+        optimizer_bytes=state,
+        optimizer_device_bytes=managed,
         optimizer_step_bytes=step,
         scratch_bytes=0,
         workspace_bytes=workspace_bytes(run),
@@ -183,8 +194,15 @@ def _full_finetuning(run: Run, weights: WeightBytes) -> Statics:
     )
 
 
-def _optimizer_bytes(run: Run, tensors: list[Tensors], parameter_bytes: int) -> tuple[int, int]:
+def _optimizer_bytes(run: Run, tensors: list[Tensors], parameter_bytes: int) -> tuple[int, int, int]:
+    """(state in torch's memory, state in managed memory, temporaries of a step)."""
     optimizer = OPTIMIZER_KINDS[run.job.optim]
-    state = sum(optimizer.state_bytes(tensor) for tensor in tensors)
-    largest = max((4 * tensor.elements for tensor in tensors), default=0)
-    return state, optimizer.step_bytes(parameter_bytes, largest)
+    state = managed = largest = 0
+    for tensor in tensors:
+        size = optimizer.state_bytes(tensor)
+        if optimizer.pages(tensor):
+            managed += size
+        else:
+            state += size
+        largest = max(largest, 4 * tensor.elements)
+    return state, managed, optimizer.step_bytes(parameter_bytes, largest)

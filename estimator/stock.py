@@ -9,7 +9,7 @@ transformers/models/llama/modeling_llama.py; bitsandbytes/nn/modules.py ``Linear
 
 from __future__ import annotations
 
-from estimator import checkpointing, eager
+from estimator import checkpointing, eager, moe
 from estimator.checkpointing import Regime
 from estimator.ledger import Instant, LiveSet, total
 from estimator.loss import LossPlan
@@ -82,9 +82,33 @@ def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
     ]
     if factor == 1:
         terms.append(("norm_inputs_fp32", 2 * 2 * z.u, "2 * 4 T H", f"{LLAMA} LlamaRMSNorm"))
+    if run.kernel == "eager":
+        terms.append(("attention_scores", _scores(run, z, 6), "6 B nh S^2", f"{LLAMA} eager_attention_forward"))
+    experts = moe.experts_of(run.architecture)
+    if experts:
+        routed = 2 * z.tokens * experts.per_token
+        width = run.architecture.hidden_size * 2 + experts.intermediate_size * 3
+        terms.append(("routed_rows", routed * width, "2 R (2 H + 3 Ie)", "transformers/integrations/moe.py"))
     if run.architecture.qk_norm:
         terms.append(("query_key_before_norm", 2 * factor * (z.q + z.kv), "fp32 queries and keys", LLAMA))
     return terms
+
+
+def _scores(run: Run, z: Sizes, bytes_each: int) -> int:
+    return bytes_each * z.sequences * run.architecture.num_attention_heads * z.length**2
+
+
+def _kernel_gradients(run: Run, z: Sizes) -> LiveSet:
+    """What eager attention and routed experts add to a layer's backward."""
+    rows: LiveSet = []
+    if run.kernel == "eager":
+        rows.append(("score_gradients", _scores(run, z, 8), "8 B nh S^2", f"{LLAMA} eager_attention_forward"))
+    experts = moe.experts_of(run.architecture)
+    if experts:
+        routed = 2 * z.tokens * experts.per_token
+        width = run.architecture.hidden_size * 2 + experts.intermediate_size * 3
+        rows.append(("routed_row_gradients", routed * width, "2 R (2 H + 3 Ie)", "transformers/integrations/moe.py"))
+    return rows
 
 
 def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
@@ -100,6 +124,7 @@ def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Insta
             *kept,
             ("output_gradient", 2 * factor * z.u, "2 * 4 T H", "gradients of the residual stream"),
             ("mlp_gradients", (3 * factor - 1) * z.m, "3 * 4 T I - 2 T I", LINEAR),
+            *_kernel_gradients(run, z),
             *eager.gradients_at(run, statics, layers_done),
         ]
         instants.append(Instant("backward", f"{name}, mlp", terms))

@@ -55,28 +55,33 @@ class WeightBytes(NamedTuple):
         return self.layers + self.embedding + self.head + self.final_norm
 
 
-def weight_bytes(architecture: Architecture, storage: Storage) -> WeightBytes:
-    """All base weights as ``storage`` keeps them; the checkpoint's own bytes where its headers were read."""
+def weight_bytes(architecture: Architecture, storage: Storage, experts: Storage | None = None) -> WeightBytes:
+    """All base weights as ``storage`` keeps them; the checkpoint's own bytes where its headers were read.
+
+    Args:
+        experts: how stacked experts are kept, where that differs: bitsandbytes replaces nn.Linear alone, so that plain
+            transformers leaves them in 16 bit, and Unsloth quantises them itself.
+    """
     sixteen: Storage = "fp32" if storage == "fp32" else "bf16"
     embedding = tensor_bytes(architecture.vocab_size * architecture.hidden_size, sixteen)
     head = 0 if architecture.tie_word_embeddings else embedding
     if architecture.lm_head_bias:
         head += tensor_bytes(architecture.vocab_size, sixteen)
     return WeightBytes(
-        layers=layer_weight_bytes(architecture, storage),
+        layers=layer_weight_bytes(architecture, storage, experts or storage),
         embedding=embedding,
         head=head,
         final_norm=tensor_bytes(architecture.final_norm_elements, sixteen),
     )
 
 
-def layer_weight_bytes(architecture: Architecture, storage: Storage) -> int:
+def layer_weight_bytes(architecture: Architecture, storage: Storage, experts: Storage) -> int:
     """All decoder layers' weights. Cost grows with the kinds of layer, not with their number."""
     stored = architecture.stored
     if stored is not None and keeps_checkpoint(architecture.quantization, storage):
         return sum(stored.layers[: architecture.num_hidden_layers])
     skipped = SkippedModules(architecture.quantization)
-    return sum(_group_bytes(group, storage, skipped) for group in architecture.layers)
+    return sum(_group_bytes(group, storage, experts, skipped) for group in architecture.layers)
 
 
 def keeps_checkpoint(quantization: Quantization | None, storage: Storage) -> bool:
@@ -119,14 +124,15 @@ class SkippedModules:
             return 0
         if self._covers(self._everywhere, linear.path):
             return len(indices)
-        return sum(1 for i, paths in self._by_layer.items() if i in indices and self._covers(paths, linear.path))
+        members = frozenset(indices)
+        return sum(1 for i, paths in self._by_layer.items() if i in members and self._covers(paths, linear.path))
 
     @staticmethod
     def _covers(entries: set[str], path: str) -> bool:
         return any(e == "" or e == path or path.endswith("." + e) or path.startswith(e + ".") for e in entries)
 
 
-def _group_bytes(group: LayerGroup, storage: Storage, skipped: SkippedModules) -> int:
+def _group_bytes(group: LayerGroup, storage: Storage, experts: Storage, skipped: SkippedModules) -> int:
     sixteen: Storage = "fp32" if storage == "fp32" else "bf16"
     # The experts alone are MXFP4 in a gpt_oss checkpoint; its attention and router are 16-bit.
     linears: Storage = "bf16" if storage == "mxfp4" else storage
@@ -139,7 +145,7 @@ def _group_bytes(group: LayerGroup, storage: Storage, skipped: SkippedModules) -
         bias = tensor_bytes(linear.out_features, sixteen) if linear.bias else 0
         total += linear.copies * ((count - kept) * quantised + kept * whole + count * bias)
     if group.experts:
-        total += count * _expert_bytes(group.experts, storage)
+        total += count * _expert_bytes(group.experts, experts)
     return total
 
 

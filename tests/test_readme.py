@@ -38,7 +38,7 @@ def test_the_estimate_that_the_readme_shows_is_what_the_command_prints() -> None
     assert shown.group(1) == printed(), "run scripts/readme"
 
 
-def test_the_median_error_that_the_readme_claims_is_what_the_evidence_gives() -> None:
+def test_the_errors_that_the_readme_claims_are_what_the_evidence_gives() -> None:
     errors: dict[str, list[float]] = {"eager": [], "transformers": []}
     for file in sorted((ROOT / "evidence" / "measurements").glob("*.jsonl")):
         for line in file.read_text(encoding="utf-8").splitlines():
@@ -49,6 +49,7 @@ def test_the_median_error_that_the_readme_claims_is_what_the_evidence_gives() ->
                 errors[row["execution_path"]].append(abs(expected / row["peak_allocated_bytes"] - 1))
     assert all(len(found) > 30 for found in errors.values())
     assert all(statistics.median(found) < 0.001 for found in errors.values()), errors
+    assert all(max(found) < 0.025 for found in errors.values()), errors
 
 
 def test_the_python_that_the_readme_shows_runs() -> None:

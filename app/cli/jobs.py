@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from app.jsontext import MAX_DOCUMENT_BYTES, UnreadableJson, read_json
-from estimator import Job, parse_job
+from estimator import Job, job_to_json, parse_job
 from estimator.errors import CtxplanError, JobError
 from estimator.job import RULES
 from estimator.rules import Choice, Integer, Names, Number, Optional, Rule
@@ -32,6 +32,8 @@ HELP = {
     "confidence": "Probability that the upper bound is to hold with.",
     "versions": "Comma list of package=version that the run will use.",
 }
+DEFAULTS = job_to_json(Job(model=""))
+
 JobFile = Annotated[
     str | None,
     typer.Argument(metavar="[JOB.json|-]", show_default=False, help="The job as JSON; - reads standard input."),
@@ -70,7 +72,13 @@ def read_job(job_file: str | None, flags: Mapping[str, Any]) -> Job:
     given = {key: _value(key, RULES[key], text) for key, text in flags.items() if text is not None}
     if job_file is None:
         return parse_job(given)
-    data = read_json(_bytes_of(job_file))
+    body = _bytes_of(job_file)
+    try:
+        data = read_json(body)
+    except UnreadableJson as error:
+        name = "standard input" if job_file == "-" else job_file
+        reason = error.message if body.strip() else "is empty"
+        raise UnreadableJson(f"{name}: {reason}", key=error.key, allowed=error.allowed) from None
     return parse_job({**data, **given} if isinstance(data, dict) else data)
 
 
@@ -94,13 +102,24 @@ def _bytes_of(job_file: str) -> bytes:
 
 def _flag(key: str, rule: Rule) -> inspect.Parameter:
     name = "--" + key.replace("_", "-")
+    text = _help(key, rule)
     if _is_switch(rule):
-        option = typer.Option(f"{name}/--no-{name[2:]}", help=HELP.get(key), show_default=False)
+        option = typer.Option(f"{name}/--no-{name[2:]}", help=text, show_default=False)
         annotation: Any = Annotated[bool | None, option]
     else:
-        option = typer.Option(name, help=HELP.get(key, _choices(rule)), metavar=_metavar(rule), show_default=False)
+        option = typer.Option(name, help=text, metavar=_metavar(rule), show_default=False)
         annotation = Annotated[str | None, option]
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _help(key: str, rule: Rule) -> str | None:
+    """What a flag means, and what is planned without it."""
+    text = HELP.get(key, _choices(rule))
+    default = DEFAULTS[key]
+    if default in (None, "", [], {}) or isinstance(default, bool):
+        return text
+    shown = ",".join(default) if isinstance(default, list) else default
+    return f"{text + ' ' if text else ''}(default: {shown})"
 
 
 def _value(key: str, rule: Rule, text: str | bool) -> Any:

@@ -79,8 +79,11 @@ def show(render: Callable[[Paper], Iterable[RenderableType]]) -> None:
     from app.render import Paper
 
     console = person_console()
-    for part in render(Paper(console.width, blocks="utf" in console.encoding.lower())):
-        console.print(part)
+    with console.capture() as written:
+        for part in render(Paper(console.width, blocks="utf" in console.encoding.lower())):
+            console.print(part)
+    # Tables pad their last column; nobody who pastes an answer wants that.
+    typer.echo("\n".join(line.rstrip() for line in written.get().splitlines()), err=True, color=True)
 
 
 def person_console() -> Console:

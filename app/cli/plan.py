@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from app.cli.jobs import Json, Offline, takes_job
-from app.cli.output import DOES_NOT_FIT, DONE, leave_with_verdict, print_json, show
+from app.cli.output import DOES_NOT_FIT, DONE, UNCERTAIN, leave_with_verdict, print_json, show
 from ctxplan import Planner
 from estimator import Job
 
@@ -37,4 +37,5 @@ def max_context(job: Job, as_json: Json = False, offline: Offline = False) -> No
         from app.render import render_max_context
 
         show(lambda paper: render_max_context(answer, paper))
-    raise typer.Exit(DONE if answer.safe else DOES_NOT_FIT)
+    # Nothing safe, and yet something expected to fit: uncertain.
+    raise typer.Exit(DONE if answer.safe else UNCERTAIN if answer.expected else DOES_NOT_FIT)

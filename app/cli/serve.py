@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +36,8 @@ def serve(
         from app.main import create_app
     except ImportError as error:
         leave(f"the service is not installed ({error.name} is missing): pip install 'ctxplan[server]'")
+    # The operator's own token would read private repositories for whoever asks.
+    os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
     settings = _settings(host, port)
     try:
         # Before the server starts, so that a port in use is a usage error and not a failed server.

@@ -96,7 +96,7 @@ class TestTheCatalogue:
     def test_a_dynamic_name_says_that_its_skip_list_is_not_known(self):
         facts = resolve_model("unsloth/Llama-3.3-70B-Instruct-unsloth-bnb-4bit")
         assert facts.architecture.quantization is not None
-        assert "keeps some layers in 16 bit" in facts.assumptions[0]
+        assert facts.architecture.unread_4bit == "this dynamic checkpoint"
 
     def test_a_dynamic_name_uses_a_config_that_was_downloaded(self, empty_cache):
         skipped = {"load_in_4bit": True, "llm_int8_skip_modules": ["lm_head", "model.layers.1.mlp"]}
@@ -109,7 +109,7 @@ class TestTheCatalogue:
 
     def test_a_16_bit_name_tells_which_checkpoint_4_bit_loads(self):
         facts = resolve_model("unsloth/Llama-3.1-8B-Instruct")
-        assert "Llama-3.1-8B-Instruct-unsloth-bnb-4bit" in facts.assumptions[0]
+        assert "Llama-3.1-8B-Instruct-unsloth-bnb-4bit" in facts.architecture.unread_4bit
 
     def test_names_that_unsloth_replaces_say_so(self):
         plain = resolve_model("unsloth/Qwen3-32B-unsloth-bnb-4bit")
@@ -221,7 +221,7 @@ class TestWithoutANetwork:
         assert "config object" in str(caught.value.allowed)
 
     def test_a_name_near_a_known_one_is_told_it(self):
-        with pytest.raises(UnknownModel, match=r"llama-3\.3-70b-instruct"):
+        with pytest.raises(UnknownModel, match=r"Llama-3\.3-70B-Instruct"):
             resolve_model("unsloth/Llama-3.3-71B-Instruct", offline=True)
 
     def test_the_environment_can_forbid_it(self, monkeypatch):

@@ -111,6 +111,7 @@ def test_a_card_without_end_is_limited_by_the_longest_length_there_is():
     found = max_context(parse_job({"model": LLAMA_8B, "gpu": gpu}), shape(LLAMA_8B))
     assert found.expected == MAX_TOKENS
     assert found.limited_by == "architecture"
+    assert f"no length over {MAX_TOKENS:,} tokens is looked at" in found.assumptions
 
 
 def test_a_native_length_does_not_limit():
@@ -128,17 +129,18 @@ def test_a_sequence_length_is_not_used_and_said_so(length):
 
 
 def test_a_regime_switch_leaves_a_gap_that_is_listed():
-    """On 12 GiB the 8B fits not quite while a second staging buffer is admitted, and again where it is refused."""
-    gpu = {"name": "H100", "total_bytes": 12 * 2**30}
+    """On 20 GiB the 8B does not quite fit while a second staging buffer is admitted, and does where it is refused."""
+    gpu = {"name": "H100", "total_bytes": 20 * 2**30}
     found = max_context(parse_job({"model": LLAMA_8B, "gpu": gpu}), shape(LLAMA_8B))
-    ((first, last),) = found.gaps
-    assert 30_000 < first < last < found.safe
-    assert found.to_json()["gaps"] == [{"first": first, "last": last}]
+    ((first, last),) = found.does_not_fit
+    assert 30_000 < first < last < found.expected
+    assert found.not_safe == ()
+    assert found.to_json()["does_not_fit"] == [{"first": first, "last": last}]
 
     def plan(length: int):
         return estimate(parse_job({"model": LLAMA_8B, "gpu": gpu, "max_seq_length": length}), shape(LLAMA_8B))
 
-    assert [plan(n).verdict == "fits" for n in (first - 1, first, last, last + 1)] == [True, False, False, True]
+    assert [plan(n).verdict != "does_not_fit" for n in (first - 1, first, last, last + 1)] == [True, False, False, True]
     assert [plan(n).regime["double_buffer"] for n in (last, last + 1)] == [True, False]
 
 

@@ -113,7 +113,10 @@ class TestOptimizerState:
             return estimate(parse_job({"model": "meta-llama/Llama-3.1-8B-Instruct", "optim": optim}), LLAMA_8B)
 
         plain, paged = plan("adamw_8bit"), plan("paged_adamw_8bit")
-        moved = next(term.bytes for term in plain.terms if term.name == "optimizer_state")
+        # Tensors under 100,000 elements are not paged: the A of every q, k, v, o, gate and up at rank 16.
+        state = [sum(t.bytes for t in answer.terms if t.name == "optimizer_state") for answer in (plain, paged)]
+        moved = state[0] - state[1]
+        assert moved > state[1] > 0
         assert plain.peak_allocated_bytes.expected - paged.peak_allocated_bytes.expected == moved
         reserved = plain.peak_reserved_bytes.expected - paged.peak_reserved_bytes.expected
         device = plain.peak_device_bytes.expected - paged.peak_device_bytes.expected

@@ -106,7 +106,7 @@ class TestSkippedModules:
     def test_make_the_checkpoint_larger_by_16_bit_less_4_bit(self):
         def size(*entries: str) -> int:
             config = quantised_config(llm_int8_skip_modules=list(entries))
-            return layer_weight_bytes(read_config(config), "nf4_double_quant")
+            return layer_weight_bytes(read_config(config), "nf4_double_quant", "nf4_double_quant")
 
         whole, packed = tensor_bytes(64 * 112, "bf16"), tensor_bytes(64 * 112, "nf4_double_quant")
         assert size("model.layers.3.mlp.down_proj") - size() == whole - packed
@@ -140,10 +140,10 @@ def test_cost_does_not_grow_with_depth():
     shallow = read_config(small_config("llama", num_hidden_layers=2))
     deep = read_config(small_config("llama", num_hidden_layers=900))
     assert len(deep.layers) == len(shallow.layers) == 1
-    assert layer_weight_bytes(deep, "bf16") == 450 * layer_weight_bytes(shallow, "bf16")
+    assert layer_weight_bytes(deep, "bf16", "bf16") == 450 * layer_weight_bytes(shallow, "bf16", "bf16")
 
 
 def test_stored_bytes_of_a_checkpoint_are_taken_only_in_its_own_storage():
     plain = read_config(small_config("llama"))
     assert plain.stored is None
-    assert layer_weight_bytes(replace(plain, stored=None), "nf4") == layer_weight_bytes(plain, "nf4")
+    assert layer_weight_bytes(replace(plain, stored=None), "nf4", "nf4") == layer_weight_bytes(plain, "nf4", "nf4")
