@@ -20,7 +20,7 @@ from benchmarks.sample import BODY
 SERVICE = [sys.executable, "-m", "app", "serve", "--port", "0"]
 BARE = [sys.executable, "-m", "benchmarks.bare"]
 PATH = "/v1/estimates"
-ROUNDS, REQUESTS = 7, 1200
+ROUNDS, REQUESTS = 21, 400
 
 
 def http_results() -> list[Result]:

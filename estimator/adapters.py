@@ -101,9 +101,12 @@ def known_targets(architecture: Architecture) -> tuple[str, ...]:
 def check_targets(architecture: Architecture, targets: tuple[str, ...]) -> None:
     """Refuse a target that the model does not have. Raises JobError naming it."""
     known = known_targets(architecture)
+    strange = [target for target in targets if target not in known and target not in EMBEDDINGS]
+    if not strange:
+        return
     paths = {linear.path for group in architecture.layers for linear in group.linears}
-    for target in targets:
-        if target not in known and target not in paths and target not in EMBEDDINGS:
+    for target in strange:
+        if target not in paths:
             raise JobError(
                 f'a {architecture.model_type} layer has no linear "{target}"',
                 key="target_modules",

@@ -14,8 +14,11 @@ from estimator.sizes import Sizes
 
 CUDNN_BUCKET = 128
 DISPATCH = "unsloth/utils/attention_dispatch.py"
+CUDNN = f"{DISPATCH} _cudnn_length_bucketed_sdpa"
+RUN_ATTENTION = f"{DISPATCH} _run_attention"
 COPY = "unsloth/models/llama.py LlamaAttention_fast_forward, A.reshape, saved by LoRA_W"
 QKV = "unsloth/kernels/fast_lora.py LoRA_QKV"
+QKV_FORWARD = f"{QKV}.forward"
 SOFTCAP = "unsloth/kernels/flex_attention.py slow_attention_softcapping"
 
 
@@ -42,9 +45,9 @@ def saved_for_backward(run: Run, z: Sizes) -> LiveSet:
         p = padded(run, z)
         return [
             *terms,
-            ("attention_query", p.q, "2 T' nh hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
-            ("attention_key_value", 2 * p.kv, "2 * 2 T' nkv hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
-            ("attention_output", p.q, "2 T' nh hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa"),
+            ("attention_query", p.q, "2 T' nh hd", CUDNN),
+            ("attention_key_value", 2 * p.kv, "2 * 2 T' nkv hd", CUDNN),
+            ("attention_output", p.q, "2 T' nh hd", CUDNN),
             ("attention_output_copy", z.q if run.fused.o else 0, "2 T nh hd", COPY),
             (
                 "attention_logsumexp",
@@ -55,14 +58,14 @@ def saved_for_backward(run: Run, z: Sizes) -> LiveSet:
         ]
     expanded = kernel in ("xformers", "efficient", "softcap_compiled")
     terms += [
-        ("attention_query", z.q, "2 T nh hd", f"{DISPATCH} _run_attention"),
+        ("attention_query", z.q, "2 T nh hd", RUN_ATTENTION),
         (
             "attention_key_value",
             2 * (z.q if expanded else z.kv),
             "2 * 2 T nkv hd (nh where expanded)",
-            f"{DISPATCH} _run_attention",
+            RUN_ATTENTION,
         ),
-        ("attention_output", z.q, "2 T nh hd", f"{DISPATCH} _run_attention"),
+        ("attention_output", z.q, "2 T nh hd", RUN_ATTENTION),
     ]
     if kernel in ("softcap_compiled", "eager"):
         return [*terms, ("attention_scores", _scores(run, z, 2), "2 B nh S^2", SOFTCAP)]
@@ -75,13 +78,13 @@ def saved_for_backward(run: Run, z: Sizes) -> LiveSet:
 def forward_working_set(run: Run, z: Sizes) -> LiveSet:
     """The attention block at o_proj in a forward whose graph is not kept: all its tensors are still in scope."""
     kernel = run.kernel
-    projections = ("query_key_value", z.q + 2 * z.kv, "q + 2 kv", f"{QKV}.forward")
+    projections = ("query_key_value", z.q + 2 * z.kv, "q + 2 kv", QKV_FORWARD)
     if kernel == "cudnn":
         p = padded(run, z)
-        output = ("attention_output", p.q, "2 T' nh hd", f"{DISPATCH} _cudnn_length_bucketed_sdpa")
+        output = ("attention_output", p.q, "2 T' nh hd", CUDNN)
         copy = ("attention_output_copy", z.q, "2 T nh hd", COPY)
         return [projections, output, copy]
-    output = ("attention_output", z.q, "2 T nh hd", f"{DISPATCH} _run_attention")
+    output = ("attention_output", z.q, "2 T nh hd", RUN_ATTENTION)
     if kernel in ("softcap_compiled", "eager"):
         expanded = ("attention_expanded", 2 * z.q, "2 * 2 T nh hd", SOFTCAP)
         return [projections, output, expanded, ("attention_scores", _scores(run, z, 2), "2 B nh S^2", SOFTCAP)]

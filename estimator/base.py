@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from estimator import rope
-from estimator.checkpointing import Regime, mode
+from estimator.checkpointing import mode
 from estimator.ledger import LiveSet
 from estimator.optimizer import OPTIMIZER_KINDS
 from estimator.resolve import Run
@@ -75,8 +75,8 @@ def trained(run: Run, statics: Statics) -> LiveSet:
     ]
 
 
-def step(run: Run, statics: Statics, z: Sizes, regime: Regime) -> LiveSet:
-    """What training steps add for good: optimizer state, caches, scratch."""
+def caches(run: Run, statics: Statics, z: Sizes) -> LiveSet:
+    """What the first step adds for good, beside optimizer state: workspaces and RoPE caches, and its token ids."""
     terms = [
         ("token_ids", 2 * 8 * z.tokens, "2 * 8 T", "input ids and labels, int64"),
         *workspace(run, statics, at_load=False),
@@ -85,8 +85,13 @@ def step(run: Run, statics: Statics, z: Sizes, regime: Regime) -> LiveSet:
         rows = rope.cache_rows(run.architecture.rope, z.max_seq_length, z.length, positions_given=run.flattened)
         source = "unsloth/models/llama.py _PerDeviceRopeCache"
         terms.append(("rope_cache", rope.cache_bytes(run.architecture, rows), "2 * 2 rows hd", source))
-    if regime.steady and statics.optimizer_bytes:
-        kind = OPTIMIZER_KINDS[run.job.optim]
-        source = "torch/optim, transformers/optimization.py" if kind.bits != 8 else "bitsandbytes/optim/optimizer.py"
-        terms.append(("optimizer_state", statics.optimizer_bytes, kind.formula, source))
     return terms
+
+
+def optimizer_state(run: Run, statics: Statics) -> LiveSet:
+    """What the first optimizer step adds for good."""
+    if not statics.optimizer_bytes:
+        return []
+    kind = OPTIMIZER_KINDS[run.job.optim]
+    source = "torch/optim, transformers/optimization.py" if kind.bits != 8 else "bitsandbytes/optim/optimizer.py"
+    return [("optimizer_state", statics.optimizer_bytes, kind.formula, source)]

@@ -22,6 +22,9 @@ STAGING_START_BYTES = 2 * MIB
 DOUBLE_BUFFER_HEADROOM_BYTES = 512 * MIB
 SMART = "unsloth_zoo/gradient_checkpointing.py UnslothCheckpointFunction"
 PLAIN = "torch/utils/checkpoint.py CheckpointFunction"
+LAST_INDEX = f"{SMART}.forward, LAST_GC_INDEX"
+SECOND_BUFFERS = f"{SMART}.forward, GPU_BUFFERS_B"
+BUFFERS = f"{SMART}.forward, GPU_BUFFERS"
 
 
 class Regime(NamedTuple):
@@ -64,8 +67,8 @@ def staging(run: Run, z: Sizes, regime: Regime) -> LiveSet:
         if not regime.steady:
             second = STAGING_START_BYTES
     return [
-        ("offload_staging", first, "u", f"{SMART}.forward, GPU_BUFFERS"),
-        ("offload_staging_second", second, "u, after step 1 where 512 MiB are free", f"{SMART}.forward, GPU_BUFFERS_B"),
+        ("offload_staging", first, "u", BUFFERS),
+        ("offload_staging_second", second, "u, after step 1 where 512 MiB are free", SECOND_BUFFERS),
     ]
 
 
@@ -86,7 +89,7 @@ def layer_inputs(run: Run, z: Sizes, regime: Regime, *, layers_done: int) -> Liv
     )
     if layers_done < depth or depth == 1 or not regime.steady:
         return [leaf]
-    return [leaf, (LAST_INPUT, z.u, "u", f"{SMART}.forward, LAST_GC_INDEX")]
+    return [leaf, (LAST_INPUT, z.u, "u", LAST_INDEX)]
 
 
 def host_slots(run: Run, regime: Regime) -> int:

@@ -19,6 +19,14 @@ LLAMA = "unsloth/models/llama.py LlamaDecoderLayer_fast_forward"
 MLP = "unsloth/kernels/fast_lora.py LoRA_MLP"
 QKV = "unsloth/kernels/fast_lora.py LoRA_QKV"
 TILED = "unsloth_zoo/tiled_mlp.py TiledMLP"
+RESIDUAL = f"{LLAMA}, saved by the second norm"
+QKV_INPUT = f"{QKV}.forward, saved X"
+MLP_FORWARD = f"{MLP}.forward"
+MLP_INPUT = f"{MLP}.forward, saved X"
+MLP_SAVED = f"{MLP}.forward, saved e and g"
+MLP_RANK = f"{MLP}.backward, up_dB and gate_dB"
+MLP_FACTORS = f"{MLP}.backward, 16-bit factors and their gradients"
+MLP_DW = f"{MLP}.backward, DW"
 
 
 def forward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
@@ -26,7 +34,7 @@ def forward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
     terms = [
         ("residual", z.u, "u", LLAMA),
         ("mlp_input", z.u, "u", LLAMA),
-        ("mlp_output", z.u, "u", f"{MLP}.forward"),
+        ("mlp_output", z.u, "u", MLP_FORWARD),
         ("lora_activations", _rank_activations(run, z, 1), "2 T r", "unsloth/kernels/utils.py matmul_lora"),
     ]
     if run.job.lora_dropout:
@@ -51,10 +59,10 @@ def forward_attention(run: Run, z: Sizes) -> LiveSet:
 def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
     """What one layer holds between its (re)computed forward and the backward of its MLP, its input apart."""
     return [
-        ("attention_input", z.u if run.fused.qkv else 0, "u", f"{QKV}.forward, saved X"),
+        ("attention_input", z.u if run.fused.qkv else 0, "u", QKV_INPUT),
         *attention.saved_for_backward(run, z),
-        ("residual", z.u, "u", f"{LLAMA}, saved by the second norm"),
-        ("mlp_input", z.u if run.fused.mlp else 0, "u", f"{MLP}.forward, saved X"),
+        ("residual", z.u, "u", RESIDUAL),
+        ("mlp_input", z.u if run.fused.mlp else 0, "u", MLP_INPUT),
         ("norm_statistics", 2 * block(4 * z.tokens), "2 * 4 T", "unsloth/kernels/rms_layernorm.py, saved r"),
         *_mlp_kept(run, z),
     ]
@@ -64,7 +72,7 @@ def _mlp_kept(run: Run, z: Sizes) -> LiveSet:
     terms = []
     if not run.job.unsloth_tiled_mlp:
         widths = 2 if run.fused.mlp else 3
-        terms.append(("mlp_gate_up", widths * z.m, "2 * 2 T I (3 where not fused)", f"{MLP}.forward, saved e and g"))
+        terms.append(("mlp_gate_up", widths * z.m, "2 * 2 T I (3 where not fused)", MLP_SAVED))
     if run.job.lora_dropout:
         terms.append(("dropout_masks", 3 * z.u + z.m // 2, "6 T H + T I", f"{MLP}, {QKV}, LoRA_W: boolean masks"))
     return terms
@@ -82,22 +90,22 @@ def backward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
     factors = 3 * 2 * r * (hidden + width)
     terms = [
         gradient,
-        ("lora_activations", _rank_activations(run, z, 2), "2 * 2 T r", f"{MLP}.backward, up_dB and gate_dB"),
-        ("lora_factors", 2 * factors, "2 * 3 * 2 r (H + I)", f"{MLP}.backward, 16-bit factors and their gradients"),
+        ("lora_activations", _rank_activations(run, z, 2), "2 * 2 T r", MLP_RANK),
+        ("lora_factors", 2 * factors, "2 * 3 * 2 r (H + I)", MLP_FACTORS),
     ]
     if run.job.unsloth_tiled_mlp:
         tile = [("mlp_input_gradient", z.u, "u", f"{TILED}.backward, x_gradients"), *_mlp_width(run, z, backward=True)]
         return [*terms, dequantised(run, statics), *tile]
     if run.job.lora_dropout:
         return [*terms, ("mlp_gradient", 3 * z.m, "3 * 2 T I", f"{MLP}.backward, DW and _dropout_replay")]
-    return [*terms, dequantised(run, statics), ("mlp_gradient", z.m, "2 T I", f"{MLP}.backward, DW")]
+    return [*terms, dequantised(run, statics), ("mlp_gradient", z.m, "2 T I", MLP_DW)]
 
 
 def backward_attention(run: Run, z: Sizes) -> LiveSet:
     """The attention kernel's backward, with what the block had saved; the MLP's tensors are gone."""
     saved = without(attention.saved_for_backward(run, z), "attention_output_copy")
     return [
-        ("attention_input", z.u if run.fused.qkv else 0, "u", f"{QKV}.forward, saved X"),
+        ("attention_input", z.u if run.fused.qkv else 0, "u", QKV_INPUT),
         *saved,
         ("output_gradient", z.u, "u", "gradient of the layer's output, an argument of the checkpoint"),
         ("residual_gradient", z.u, "u", "gradient of the residual stream between attention and MLP"),

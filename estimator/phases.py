@@ -62,8 +62,8 @@ def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     loaded = base.loaded(run, statics, embedding_offloaded=moved)
     resident = base.resident(run, statics, z, embedding_offloaded=moved)
     steady = Regime(offloads=offloads_inputs(run, z), double_buffer=False, embedding_offloaded=moved, steady=True)
-    first = steady._replace(steady=False)
-    under_first = total(resident) + total(_during_steps(run, statics, z, first))
+    common = [*resident, *_during_steps(run, statics, z)]
+    under_first = total(common) + total(staging(run, z, steady._replace(steady=False)))
     sized = _sized(path.forward(run, statics, z, steady))
     plan = _plan_loss(run, z, under_first + _first_step(sized, z))
     sized += _sized(path.loss_instants(run, statics, z, steady, plan))
@@ -71,7 +71,7 @@ def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     first_step = under_first + _first_step(sized, z)
     room = room_bytes(run) - with_fragmentation(run, first_step) - DOUBLE_BUFFER_HEADROOM_BYTES
     steady = steady._replace(double_buffer=steady.offloads and room > 0)
-    always = [*resident, *_during_steps(run, statics, z, steady)]
+    always = [*common, *base.optimizer_state(run, statics), *staging(run, z, steady)]
     sized += _sized(eager.optimizer(run, statics, z, steady))
     sized += _sized(evaluation.instants(run, statics, z, plan))
     peaks = (
@@ -106,7 +106,7 @@ def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     )
     loaded = base.loaded(run, statics, embedding_offloaded=regime.embedding_offloaded)
     resident = base.resident(run, statics, z, embedding_offloaded=regime.embedding_offloaded)
-    always = [*resident, *base.step(run, statics, z, regime), *eager.scratch(run, statics), *attention.masks(run, z)]
+    always = [*resident, *_during_steps(run, statics, z)]
     peaks = [
         Phase("load", total(loaded), tuple(loaded)),
         Phase("peft", total(resident), tuple(resident)),
@@ -115,13 +115,9 @@ def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     return Simulation(tuple(peaks), regime, None, 0, 0)
 
 
-def _during_steps(run: Run, statics: Statics, z: Sizes, regime: Regime) -> LiveSet:
-    return [
-        *base.step(run, statics, z, regime),
-        *eager.scratch(run, statics),
-        *staging(run, z, regime),
-        *attention.masks(run, z),
-    ]
+def _during_steps(run: Run, statics: Statics, z: Sizes) -> LiveSet:
+    """What is there throughout every step, the first included."""
+    return [*base.caches(run, statics, z), *eager.scratch(run, statics), *attention.masks(run, z)]
 
 
 def _plan_loss(run: Run, z: Sizes, allocated: int) -> LossPlan:

@@ -190,10 +190,13 @@ def _float32_without_bf16(job: Job, chosen: str, device: Device, assumptions: li
 
 
 def _targets(job: Job, architecture: Architecture, assumptions: list[str]) -> tuple[str, ...]:
-    known = known_targets(architecture)
     if job.target_modules == "all-linear":
-        return known
+        return known_targets(architecture)
     targets = tuple(job.target_modules)
+    if targets != ALL_LINEAR and targets:
+        check_targets(architecture, targets)
+        return targets
+    known = known_targets(architecture)
     if not targets and not job.modules_to_save:
         raise JobError("is empty: LoRA would train nothing", key="target_modules", allowed=", ".join(known))
     if targets == ALL_LINEAR and not set(ALL_LINEAR) <= set(known):
@@ -202,7 +205,6 @@ def _targets(job: Job, architecture: Architecture, assumptions: list[str]) -> tu
         missing = ", ".join(t for t in targets if t not in known)
         assumptions.append(f"{architecture.model_type} has no {missing}: only {', '.join(found)} are adapted")
         return found
-    check_targets(architecture, targets)
     return targets
 
 

@@ -48,7 +48,9 @@ def serve(
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     typer.echo(f"ctxplan: serving on http://{shown}:{address[1]}", err=True)
     # log_config None: the service writes its own lines. The server's own warnings still reach standard error.
-    config = uvicorn.Config(create_app(settings), log_config=None, access_log=False, server_header=False)
+    config = uvicorn.Config(
+        create_app(settings), log_config=None, log_level="warning", access_log=False, server_header=False
+    )
     # What start-up made lives as long as the process: collections need not walk it again for each few requests.
     gc.collect()
     gc.freeze()
