@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from estimator import attention
 from estimator.allocator import block
-from estimator.ledger import LiveSet, Row, without
+from estimator.ledger import LiveSet, Row, total, without
 from estimator.resolve import Run
 from estimator.sizes import Sizes
 from estimator.statics import Statics
 
+QUERY_KEY_VALUE = frozenset({"q_proj", "k_proj", "v_proj"})
 LLAMA = "unsloth/models/llama.py LlamaDecoderLayer_fast_forward"
 MLP = "unsloth/kernels/fast_lora.py LoRA_MLP"
 QKV = "unsloth/kernels/fast_lora.py LoRA_QKV"
@@ -59,7 +60,7 @@ def forward_attention(run: Run, z: Sizes) -> LiveSet:
 def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
     """What one layer holds between its (re)computed forward and the backward of its MLP, its input apart."""
     return [
-        ("attention_input", z.u if run.fused.qkv else 0, "u", QKV_INPUT),
+        ("attention_input", _attention_input(run, z), "u", QKV_INPUT),
         *attention.saved_for_backward(run, z),
         ("residual", z.u, "u", RESIDUAL),
         ("mlp_input", z.u if run.fused.mlp else 0, "u", MLP_INPUT),
@@ -97,7 +98,7 @@ def backward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
         tile = [("mlp_input_gradient", z.u, "u", f"{TILED}.backward, x_gradients"), *_mlp_width(run, z, backward=True)]
         return [*terms, dequantised(run, statics), *tile]
     if run.job.lora_dropout:
-        return [*terms, ("mlp_gradient", 3 * z.m, "3 * 2 T I", f"{MLP}.backward, DW and _dropout_replay")]
+        return [*terms, *_replayed(run, z, statics)]
     return [*terms, dequantised(run, statics), ("mlp_gradient", z.m, "2 T I", MLP_DW)]
 
 
@@ -105,13 +106,26 @@ def backward_attention(run: Run, z: Sizes) -> LiveSet:
     """The attention kernel's backward, with what the block had saved; the MLP's tensors are gone."""
     saved = without(attention.saved_for_backward(run, z), "attention_output_copy")
     return [
-        ("attention_input", z.u if run.fused.qkv else 0, "u", QKV_INPUT),
+        ("attention_input", _attention_input(run, z), "u", QKV_INPUT),
         *saved,
         ("output_gradient", z.u, "u", "gradient of the layer's output, an argument of the checkpoint"),
         ("residual_gradient", z.u, "u", "gradient of the residual stream between attention and MLP"),
         ("norm_statistics", block(4 * z.tokens), "4 T", "unsloth/kernels/rms_layernorm.py, saved r"),
         *attention.backward_working_set(run, z),
     ]
+
+
+def _replayed(run: Run, z: Sizes, statics: Statics) -> LiveSet:
+    """With dropout, the wider of two moments: the replay of the dropped input, or a weight in 16 bit after it."""
+    weight = dequantised(run, statics)
+    if total([weight]) > z.m:
+        return [weight, ("mlp_gradient", 2 * z.m, "2 * 2 T I", f"{MLP}.backward, DW and the dropped input")]
+    return [("mlp_gradient", 3 * z.m, "3 * 2 T I", f"{MLP}.backward, DW and _dropout_replay")]
+
+
+def _attention_input(run: Run, z: Sizes) -> int:
+    """The A of LoRA on any of q, k and v saves the layer's normed input, fused or not."""
+    return 0 if run.targets.isdisjoint(QUERY_KEY_VALUE) else z.u
 
 
 def dequantised(run: Run, statics: Statics) -> Row:

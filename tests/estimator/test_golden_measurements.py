@@ -120,8 +120,8 @@ def test_compiled_reference_rows_have_the_measured_device_bytes(row):
 
 
 @each([r for r in BY_PATH["eager"] if r.family == "dense" and not r.adapts_everything])
-def test_eager_steps_with_dropout_or_some_projections_peak_within_2_5_percent(row):
-    assert abs(peak_off_by(row)) < 0.025
+def test_eager_steps_with_dropout_or_some_projections_peak_within_1_percent(row):
+    assert abs(peak_off_by(row)) < 0.01
 
 
 @each([r for r in BY_PATH["eager"] if r.family == "gemma-2"])
