@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctxplan import hub
+from estimator.allocator import block
 from estimator.architecture import Architecture, StoredWeights
 from estimator.errors import ArchitectureError, UnknownModel
 from estimator.rules import shorten, shown
@@ -26,9 +27,6 @@ MAX_HEADER_BYTES = 100_000_000
 MAX_TENSORS = 1_000_000
 MAX_SHARDS = 10_000
 MAX_INDEX_BYTES = 100_000_000
-ALLOCATION_BYTES = 512
-"""CUDA's caching allocator rounds each tensor up to this (c10/cuda/CUDACachingAllocator.cpp
-``kMinBlockSize``)."""
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -170,8 +168,7 @@ def loaded_bytes(tensor: Tensor) -> int:
     """Bytes of a tensor on the GPU, rounded up to the allocator's 512."""
     plain = tensor.dtype in _FLOATS and not tensor.name.endswith(_SCALES)
     bits = 16 if plain else _BITS[tensor.dtype]
-    size = -(-prod(tensor.shape) * bits // 8)
-    return -(-size // ALLOCATION_BYTES) * ALLOCATION_BYTES
+    return block(-(-prod(tensor.shape) * bits // 8))
 
 
 def _shards(directory: Path) -> list[Path]:

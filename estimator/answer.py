@@ -125,9 +125,7 @@ def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
     """The outcome as the contract's estimate."""
     run, statics = prepared
     simulation, host = outcome.simulation, outcome.host
-    described = rope.describe_rope(
-        run.architecture.rope, outcome.z.max_seq_length, extends=run.path in ("eager", "block_compiled")
-    )
+    described = rope.describe_rope(run.architecture.rope, outcome.z.max_seq_length, extends=run.own_forward)
     return Estimate(
         peak_allocated_bytes=outcome.allocated,
         peak_reserved_bytes=outcome.reserved,
@@ -222,7 +220,7 @@ def _assumptions(run: Run, statics: Statics, outcome: Outcome, rope_note: str) -
         said.append("prompt and new tokens exceed max_seq_length: the cache is planned for all of them")
     if statics.optimizer_device_bytes:
         said.append("paged optimizer state is managed memory: counted on the device, not in allocated or reserved")
-    if any(group.experts for group in run.architecture.layers):
+    if run.architecture.is_moe:
         said.append("routing is taken as even over the experts")
     if run.job.framework == "transformers":
         said.append(

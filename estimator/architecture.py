@@ -45,12 +45,12 @@ class Linear:
 class Experts:
     """The routed experts of a sparse layer: three-dimensional parameters, as transformers 5 builds them.
 
+    The linears of a shared expert are among the group's.
+
     Attributes:
         gate_up, down: elements of one expert's ``gate_up_proj`` and ``down_proj``, biases apart.
         biases: elements of all experts' biases together.
         router: elements of the router, its bias included; a plain parameter that no quantizer replaces.
-        shared_intermediate_size: width of the shared expert, whose linears are in the group's ``linears``; 0
-            without one.
     """
 
     count: int
@@ -60,7 +60,6 @@ class Experts:
     down: int
     biases: int = 0
     router: int = 0
-    shared_intermediate_size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +163,6 @@ class Architecture:
     attention_sinks: bool = False
     logit_softcap: float | None = None
     attention_softcap: float | None = None
-    lm_head_bias: bool = False
     parallel_block: bool = False
     torch_dtype: str = "bfloat16"
     quantization: Quantization | None = None

@@ -68,7 +68,7 @@ def saved_for_backward(run: Run, z: Sizes) -> LiveSet:
         ("attention_output", z.q, "2 T nh hd", RUN_ATTENTION),
     ]
     if kernel in ("softcap_compiled", "eager"):
-        return [*terms, ("attention_scores", _scores(run, z, 2), "2 B nh S^2", SOFTCAP)]
+        return [*terms, ("attention_scores", score_bytes(run, z, 2), "2 B nh S^2", SOFTCAP)]
     terms.append(("attention_logsumexp", 4 * z.tokens * run.architecture.num_attention_heads, "4 T nh", "softmax_lse"))
     if run.flattened and kernel in ("flash", "efficient"):
         terms.append(("attention_output_copy", z.q, "2 T nh hd", f"{DISPATCH} _sdpa_packed_segments, torch.cat"))
@@ -87,7 +87,7 @@ def forward_working_set(run: Run, z: Sizes) -> LiveSet:
     output = ("attention_output", z.q, "2 T nh hd", RUN_ATTENTION)
     if kernel in ("softcap_compiled", "eager"):
         expanded = ("attention_expanded", 2 * z.q, "2 * 2 T nh hd", SOFTCAP)
-        return [projections, output, expanded, ("attention_scores", _scores(run, z, 2), "2 B nh S^2", SOFTCAP)]
+        return [projections, output, expanded, ("attention_scores", score_bytes(run, z, 2), "2 B nh S^2", SOFTCAP)]
     if run.flattened and kernel in ("flash", "efficient"):
         return [projections, output, ("attention_output_copy", *output[1:])]
     return [projections, output]
@@ -104,7 +104,7 @@ def backward_working_set(run: Run, z: Sizes) -> LiveSet:
     grouped = run.architecture.num_key_value_heads != heads
     if kernel in ("softcap_compiled", "eager"):
         return [
-            ("attention_score_gradients", _scores(run, z, 6), "6 B nh S^2", SOFTCAP),
+            ("attention_score_gradients", score_bytes(run, z, 6), "6 B nh S^2", SOFTCAP),
             ("attention_output_gradient", z.q, "2 T nh hd", SOFTCAP),
         ]
     p = padded(run, z) if kernel == "cudnn" else Padded(z.tokens, z.q, z.kv)
@@ -151,5 +151,6 @@ def _normed(run: Run, z: Sizes) -> LiveSet:
     return [("query_key_before_norm", z.q + z.kv, "q + kv", "unsloth/models/qwen3.py Qwen3Attention_fast_forward")]
 
 
-def _scores(run: Run, z: Sizes, bytes_each: int) -> int:
+def score_bytes(run: Run, z: Sizes, bytes_each: int) -> int:
+    """Attention scores of all heads where a kernel holds them: B nh S^2 elements."""
     return bytes_each * z.sequences * run.architecture.num_attention_heads * z.length**2

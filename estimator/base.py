@@ -25,7 +25,7 @@ def resident(run: Run, statics: Statics, z: Sizes, *, embedding_offloaded: bool)
     checkpointing, and a tied head keeps its embedding (llama.py ``_offload_frozen_module_for_training``).
     """
     weights = statics.weights
-    leaves = run.path in ("eager", "block_compiled") and mode(run, z) == "unsloth"
+    leaves = run.own_forward and mode(run, z) == "unsloth"
     gone = run.job.modules_to_save if leaves and not run.architecture.tie_word_embeddings else ()
     embedding = 0 if embedding_offloaded or "embed_tokens" in gone else weights.embedding
     head = 0 if "lm_head" in gone else weights.head
@@ -81,7 +81,7 @@ def caches(run: Run, statics: Statics, z: Sizes) -> LiveSet:
         ("token_ids", 2 * 8 * z.tokens, "2 * 8 T", "input ids and labels, int64"),
         *workspace(run, statics, at_load=False),
     ]
-    if run.path in ("eager", "block_compiled"):
+    if run.own_forward:
         rows = rope.cache_rows(run.architecture.rope, z.max_seq_length, z.length, positions_given=run.flattened)
         source = "unsloth/models/llama.py _PerDeviceRopeCache"
         terms.append(("rope_cache", rope.cache_bytes(run.architecture, rows), "2 * 2 rows hd", source))

@@ -23,12 +23,8 @@ def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instan
     """The compiled layer's forward where its graph is not kept: the MLP, with one hidden state fewer than eager."""
     if checkpointing.mode(run, z) is False:
         return eager.forward_keeping(run, z, regime, kept_for_backward(run, z), eager.old_gradients(run, statics))
-    depth = run.architecture.num_hidden_layers
-    inputs = checkpointing.layer_inputs(run, z, regime, layers_done=depth)
-    if regime.offloads and depth > 1:
-        inputs = [inputs[0], ("layer_input", z.u, "u", eager.MODEL)]
     terms = [
-        *inputs,
+        *eager.inputs_in_forward(run, z, regime),
         ("residual", z.u, "u", COMPILED),
         ("mlp_input", z.u, "u", COMPILED),
         ("mlp_gate_up_product", 3 * z.m, "3 * 2 T I", COMPILED),
@@ -65,12 +61,8 @@ def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Insta
     kept = kept_for_backward(run, z)
     layer = [*kept, *_mlp_gradients(run, statics, z)]
     return [
-        Instant(
-            "backward",
-            f"{name}, mlp",
-            [*eager.held_at_backward(run, z, regime, done, kept), *eager.gradients_at(run, statics, done), *layer],
-        )
-        for name, done in eager.ends(run)
+        Instant("backward", f"{name}, mlp", held + layer)
+        for name, held in eager.around_worst_layers(run, statics, z, regime, kept)
     ]
 
 

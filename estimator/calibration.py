@@ -128,7 +128,7 @@ def _unusual(run: Run) -> list[tuple[float, str]]:
         unusual.append((0.05, "generation was measured on one shape"))
     if job.lora_dropout and run.path != "transformers":
         unusual.append((0.02, "LoRA dropout was measured on one shape"))
-    if run.path in ("eager", "block_compiled") and not (run.fused.qkv and run.fused.o and run.fused.mlp):
+    if run.own_forward and not (run.fused.qkv and run.fused.o and run.fused.mlp):
         unusual.append((0.02, "projections without LoRA leave the fused kernels: measured on one shape"))
     if run.storage in ("int8", "fp8"):
         unusual.append((0.1, f"{run.storage} weights were measured on one shape, or not at all"))

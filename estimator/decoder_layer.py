@@ -130,7 +130,7 @@ def _attention_input(run: Run, z: Sizes) -> int:
 
 def dequantised(run: Run, statics: Statics) -> Row:
     """The one weight that a backward holds in 16 bit beside the persistent scratch."""
-    size = 0 if run.storage in ("bf16", "fp32") else statics.scratch_bytes
+    size = statics.scratch_bytes if run.quantised else 0
     return ("dequantised_weight", size, "2 H I", "unsloth/kernels/utils.py fast_dequantize")
 
 

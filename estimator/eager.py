@@ -18,7 +18,7 @@ MODEL = "unsloth/models/llama.py LlamaModel_fast_forward"
 
 def scratch(run: Run, statics: Statics) -> LiveSet:
     """The persistent dequantisation scratch of the fused kernels; LoRA dropout does without it."""
-    if run.path != "eager" or run.storage in ("bf16", "fp32") or run.job.lora_dropout:
+    if run.path != "eager" or not run.quantised or run.job.lora_dropout:
         return []
     return [
         ("dequantisation_scratch", statics.fused_scratch_bytes, "2 max(in * out)", "unsloth/kernels/utils.py _scratch")
@@ -27,9 +27,7 @@ def scratch(run: Run, statics: Statics) -> LiveSet:
 
 def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
     """The two wide moments of the last layer's forward, when most layer inputs exist."""
-    inputs = checkpointing.layer_inputs(run, z, regime, layers_done=run.architecture.num_hidden_layers)
-    if regime.offloads and run.architecture.num_hidden_layers > 1:
-        inputs = [inputs[0], ("layer_input", z.u, "u", MODEL)]
+    inputs = inputs_in_forward(run, z, regime)
     old = old_gradients(run, statics)
     if checkpointing.mode(run, z) is False:
         return forward_keeping(run, z, regime, decoder_layer.kept_for_backward(run, z), old)
@@ -37,6 +35,14 @@ def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instan
         Instant("forward", "mlp", [*inputs, *decoder_layer.forward_mlp(run, z, statics), *old]),
         Instant("forward", "attention", [*inputs, *decoder_layer.forward_attention(run, z), *old]),
     ]
+
+
+def inputs_in_forward(run: Run, z: Sizes, regime: Regime, source: str = MODEL) -> LiveSet:
+    """Layer inputs while the last layer's forward runs: its own is not yet on its way to the host."""
+    inputs = checkpointing.layer_inputs(run, z, regime, layers_done=run.architecture.num_hidden_layers)
+    if regime.offloads and run.architecture.num_hidden_layers > 1:
+        return [inputs[0], ("layer_input", z.u, "u", source)]
+    return inputs
 
 
 def forward_keeping(run: Run, z: Sizes, regime: Regime, kept: LiveSet, beside: LiveSet) -> list[Instant]:
@@ -68,11 +74,24 @@ def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Insta
     mlp = [*kept, *decoder_layer.backward_mlp(run, z, statics)]
     attention = decoder_layer.backward_attention(run, z)
     instants = []
-    for name, layers_done in ends(run):
-        held = [*held_at_backward(run, z, regime, layers_done, kept), *gradients_at(run, statics, layers_done)]
+    for name, held in around_worst_layers(run, statics, z, regime, kept):
         instants.append(Instant("backward", f"{name}, mlp", held + mlp))
         instants.append(Instant("backward", f"{name}, attention", held + attention))
     return instants
+
+
+def around_worst_layers(
+    run: Run, statics: Statics, z: Sizes, regime: Regime, kept: LiveSet
+) -> list[tuple[str, LiveSet]]:
+    """What surrounds the backward of the two layers that can be worst, by their names.
+
+    Args:
+        kept: what a layer keeps for its backward, for those below where nothing is checkpointed.
+    """
+    return [
+        (name, [*held_at_backward(run, z, regime, done, kept), *gradients_at(run, statics, done)])
+        for name, done in ends(run)
+    ]
 
 
 def ends(run: Run) -> tuple[tuple[str, int], tuple[str, int]]:

@@ -7,7 +7,7 @@ them, and on the transformers path.
 
 from __future__ import annotations
 
-from estimator import decoder_layer, moe
+from estimator import attention, decoder_layer, moe
 from estimator.ledger import Instant, LiveSet
 from estimator.loss import CE, FULL_LOGITS, LossPlan, plan_loss
 from estimator.resolve import Run
@@ -36,20 +36,24 @@ def instants(run: Run, statics: Statics, z: Sizes, plan: LossPlan) -> list[Insta
         total_bytes=run.device.total_bytes,
         capability=run.device.compute_capability[0],
     )
-    streams = [("embedding_output", e.u, "u", EVALUATE), ("layer_input", e.u, "u", EVALUATE)]
     hidden = [("final_hidden_state", 2 * e.u, "2 u", EVALUATE), *_loss(run, e, plan)]
     return [
-        Instant("evaluation", "mlp", [*streams, *forward_layer(run, statics, e)]),
-        Instant("evaluation", "attention", [*streams, *forward_attention(run, e)]),
+        Instant("evaluation", "mlp", [*streams(e), *forward_layer(run, statics, e)]),
+        Instant("evaluation", "attention", [*streams(e), *forward_attention(run, e)]),
         Instant("evaluation", "loss", hidden),
     ]
 
 
+def streams(e: Sizes) -> LiveSet:
+    """The hidden states around a layer of a forward without a graph."""
+    return [("embedding_output", e.u, "u", EVALUATE), ("layer_input", e.u, "u", EVALUATE)]
+
+
 def forward_attention(run: Run, e: Sizes) -> LiveSet:
     """Attention of one layer's forward without a graph."""
-    if run.path in ("eager", "block_compiled"):
+    if run.own_forward:
         return decoder_layer.forward_attention(run, e)
-    scores = 6 * e.sequences * run.architecture.num_attention_heads * e.length**2 if run.kernel == "eager" else 0
+    scores = attention.score_bytes(run, e, 6) if run.kernel == "eager" else 0
     return [
         ("attention_widths", 2 * e.u + 3 * e.q + 4 * e.kv, "2 u + 3 q + 4 kv", EVALUATE),
         ("attention_scores", scores, "6 B nh S^2", EVALUATE),
@@ -61,7 +65,7 @@ def forward_layer(run: Run, statics: Statics, e: Sizes) -> LiveSet:
     experts = moe.experts_of(run.architecture)
     if experts:
         return [("residual", e.u, "u", EVALUATE), ("mlp_input", e.u, "u", EVALUATE), *moe.forward(run, e, experts)]
-    if run.path in ("eager", "block_compiled"):
+    if run.own_forward:
         return decoder_layer.forward_mlp(run, e, statics)
     widths = 3 if run.path == "generated" else 6
     return [

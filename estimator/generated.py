@@ -7,7 +7,7 @@ bound is wider.
 
 from __future__ import annotations
 
-from estimator import checkpointing, eager, moe
+from estimator import attention, checkpointing, eager, moe
 from estimator.checkpointing import Regime
 from estimator.ledger import Instant, LiveSet, Row
 from estimator.loss import FULL_LOGITS, LossPlan
@@ -26,12 +26,8 @@ MODULES = "unsloth_compiled_cache, allocator snapshots on torch 2.11"
 
 def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
     """The MLP, or the experts, of a forward whose graph is not kept."""
-    depth = run.architecture.num_hidden_layers
-    inputs = checkpointing.layer_inputs(run, z, regime, layers_done=depth)
-    if regime.offloads and depth > 1:
-        inputs = [inputs[0], ("layer_input", z.u, "u", MODULES)]
     held = [
-        *inputs,
+        *eager.inputs_in_forward(run, z, regime, MODULES),
         ("residual", z.u, "u", MODULES),
         ("mlp_input", z.u, "u", MODULES),
         *eager.old_gradients(run, statics),
@@ -60,7 +56,7 @@ def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
         terms.append(
             (
                 "attention_scores",
-                3 * 2 * z.sequences * run.architecture.num_attention_heads * z.length**2,
+                attention.score_bytes(run, z, 6),
                 "3 * 2 B nh S^2",
                 MODULES,
             )
@@ -77,12 +73,8 @@ def backward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Insta
         *_mlp_backward(run, z),
     ]
     return [
-        Instant(
-            "backward",
-            f"{name}, mlp",
-            [*eager.held_at_backward(run, z, regime, done, kept), *eager.gradients_at(run, statics, done), *layer],
-        )
-        for name, done in eager.ends(run)
+        Instant("backward", f"{name}, mlp", held + layer)
+        for name, held in eager.around_worst_layers(run, statics, z, regime, kept)
     ]
 
 
@@ -115,5 +107,5 @@ def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: Lo
 
 
 def _dequantised(run: Run, statics: Statics) -> Row:
-    size = 0 if run.storage in ("bf16", "fp32") else statics.scratch_bytes
+    size = statics.scratch_bytes if run.quantised else 0
     return ("dequantised_weight", size, "2 H I", "bitsandbytes Linear4bit, one weight at a time")

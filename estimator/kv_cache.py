@@ -49,18 +49,10 @@ def instants(run: Run, statics: Statics, z: Sizes) -> list[Instant]:
     final = ("kv_cache", cache_bytes(architecture, z.sequences, rows, windowed=windowed), formula, source)
     growth = 2 * 2 * z.sequences * rows * architecture.key_value_width
     logits = 4 * z.sequences * architecture.vocab_size
-    streams = [("embedding_output", z.u, "u", evaluation.EVALUATE), ("layer_input", z.u, "u", evaluation.EVALUATE)]
+    held = [prompt, *evaluation.streams(z)]
     return [
-        Instant("prefill", "attention", [prompt, *streams, *evaluation.forward_attention(run, z)]),
-        Instant(
-            "prefill",
-            "mlp",
-            [
-                prompt,
-                *streams,
-                *evaluation.forward_layer(run, statics, z),
-            ],
-        ),
+        Instant("prefill", "attention", [*held, *evaluation.forward_attention(run, z)]),
+        Instant("prefill", "mlp", [*held, *evaluation.forward_layer(run, statics, z)]),
         Instant(
             "decode",
             "growth",

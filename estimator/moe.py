@@ -49,7 +49,7 @@ def backward(run: Run, z: Sizes, experts: Experts) -> LiveSet:
                 "unsloth_zoo/temporary_patches/moe_utils.py _gather_expert_bias",
             ),
         ]
-    copies = 3 if run.storage in ("bf16", "fp32") else 2
+    copies = 2 if run.quantised else 3
     return [
         ("routed_rows", copies * rows, "2 * 2 R H (3 in 16 bit)", GROUPED),
         ("expert_gate_up", width, "2 R 2 Ie", GROUPED),
@@ -62,5 +62,5 @@ def _gate_up(routed: int, experts: Experts) -> int:
 
 
 def _dequantised(run: Run, experts: Experts) -> Row:
-    size = 0 if run.storage in ("bf16", "fp32") else 2 * experts.count * experts.gate_up
+    size = 2 * experts.count * experts.gate_up if run.quantised else 0
     return ("dequantised_experts", size, "2 E H 2 Ie", "unsloth/kernels/nf4.py dequantize_nf4, the whole stack")

@@ -22,9 +22,8 @@ def parameter_count(architecture: Architecture) -> int:
     """
     embedding = architecture.vocab_size * architecture.hidden_size
     heads = 0 if architecture.tie_word_embeddings else embedding
-    bias = architecture.vocab_size if architecture.lm_head_bias else 0
     layers = sum(len(group.indices) * layer_parameter_count(group) for group in architecture.layers)
-    return embedding + heads + bias + architecture.final_norm_elements + layers
+    return embedding + heads + architecture.final_norm_elements + layers
 
 
 def layer_parameter_count(group: LayerGroup) -> int:

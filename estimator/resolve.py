@@ -47,6 +47,8 @@ FORMAT_STORAGE: dict[str, Storage] = {
 
 FORMATS = ("load_in_4bit", "load_in_8bit", "load_in_16bit", "load_in_fp8", "full_finetuning")
 
+OWN_FORWARD = ("eager", "block_compiled")
+
 
 class Run(NamedTuple):
     """A job as it will run: everything that does not depend on the number of tokens.
@@ -68,6 +70,16 @@ class Run(NamedTuple):
     fused: Fused
     assumptions: tuple[str, ...]
 
+    @property
+    def own_forward(self) -> bool:
+        """Whether Unsloth's own forward of llama.py runs, compiled or not."""
+        return self.path in OWN_FORWARD
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the linears are stored in fewer than 16 bits, and dequantised to be multiplied."""
+        return self.storage not in ("bf16", "fp32")
+
 
 def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
     """Fill in what the stack would choose.
@@ -87,7 +99,7 @@ def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
     padding_free = _padding_free(job, architecture, device, assumptions)
     flattened = padding_free or job.packing
     path = _execution_path(job, architecture, chosen, flattened=flattened)
-    own_forward = path in ("eager", "block_compiled")
+    own_forward = path in OWN_FORWARD
     attention = _attention(job, architecture, device, stack, assumptions, own_forward=own_forward, flattened=flattened)
     saved = tuple(dict.fromkeys((*job.modules_to_save, *(t for t in targets if t in EMBEDDINGS))))
     _check_modules_to_save(saved, chosen)

@@ -36,14 +36,11 @@ class Integer(NamedTuple):
 
     def parse(self, key: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not self.minimum <= value <= self.maximum:
-            raise JobError(f"{shown(value)} is not accepted", key=key, allowed=self._allowed())
+            raise _refused(key, value, f"a whole number from {self.minimum} to {self.maximum}")
         return value
 
     def schema(self) -> Schema:
         return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
-
-    def _allowed(self) -> str:
-        return f"a whole number from {self.minimum} to {self.maximum}"
 
 
 class Number(NamedTuple):
@@ -54,11 +51,7 @@ class Number(NamedTuple):
 
     def parse(self, key: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.minimum <= value <= self.maximum:
-            raise JobError(
-                f"{shown(value)} is not accepted",
-                key=key,
-                allowed=f"a number from {self.minimum:g} to {self.maximum:g}",
-            )
+            raise _refused(key, value, f"a number from {self.minimum:g} to {self.maximum:g}")
         return value
 
     def schema(self) -> Schema:
@@ -88,11 +81,7 @@ class Text(NamedTuple):
 
     def parse(self, key: str, value: Any) -> str:
         if not isinstance(value, str) or not 1 <= len(value) <= self.longest or not value.isprintable():
-            raise JobError(
-                f"{shown(value)} is not accepted",
-                key=key,
-                allowed=f"a string of 1 to {self.longest} printable characters",
-            )
+            raise _refused(key, value, f"a string of 1 to {self.longest} printable characters")
         return value
 
     def schema(self) -> Schema:
@@ -110,7 +99,7 @@ class Names(NamedTuple):
         if isinstance(value, str) and value in self.shorthands:
             return value
         if not isinstance(value, list | tuple) or len(value) > self.longest or (not value and not self.may_be_empty):
-            raise JobError(f"{shown(value)} is not accepted", key=key, allowed=self._allowed())
+            raise _refused(key, value, self._allowed())
         item = Text(128)
         return tuple(dict.fromkeys(item.parse(f"{key}[{i}]", name) for i, name in enumerate(value)))
 
@@ -154,6 +143,10 @@ def parse_object(rules: Mapping[str, Rule], data: Any, *, what: str, required: f
     for key in sorted(required - data.keys()):
         raise JobError("is required", key=key, allowed="a value")
     return {key: rules[key].parse(key, value) for key, value in data.items()}
+
+
+def _refused(key: str, value: Any, allowed: str) -> JobError:
+    return JobError(f"{shown(value)} is not accepted", key=key, allowed=allowed)
 
 
 def shown(value: Any) -> str:

@@ -117,7 +117,7 @@ def saved_itemsize(run: Run) -> int:
     Source: peft/utils/other.py ``prepare_model_for_kbit_training``; unsloth/models/llama.py
     ``_offload_frozen_module_for_training``.
     """
-    upcast = run.path == "transformers" and run.storage not in ("bf16", "fp32")
+    upcast = run.path == "transformers" and run.quantised
     return 4 if upcast or run.device.compute_capability[0] < BF16_CAPABILITY else 2
 
 
@@ -136,7 +136,7 @@ def upcast_bytes(run: Run, weights: WeightBytes) -> int:
     """``prepare_model_for_kbit_training``: every parameter that is not quantised becomes fp32, twice its 16-bit
     bytes.
     """
-    if run.path != "transformers" or run.storage in ("bf16", "fp32"):
+    if run.path != "transformers" or not run.quantised:
         return 0
     norms = sum(len(group.indices) * block(2 * group.norm_elements) for group in run.architecture.layers)
     return weights.embedding + weights.head + weights.final_norm + norms

@@ -9,7 +9,8 @@ transformers/models/llama/modeling_llama.py; bitsandbytes/nn/modules.py ``Linear
 
 from __future__ import annotations
 
-from estimator import checkpointing, eager, moe
+from estimator import attention, checkpointing, eager, moe
+from estimator.architecture import Experts
 from estimator.checkpointing import Regime
 from estimator.ledger import Instant, LiveSet, total
 from estimator.loss import LossPlan
@@ -18,6 +19,8 @@ from estimator.sizes import Sizes
 from estimator.statics import Statics
 
 LLAMA = "transformers/models/llama/modeling_llama.py"
+EAGER = f"{LLAMA} eager_attention_forward"
+ROUTED = "transformers/integrations/moe.py"
 LOSS = "transformers/loss/loss_utils.py ForCausalLMLoss"
 LINEAR = "bitsandbytes/nn/modules.py Linear4bit.forward"
 PEFT = "peft/tuners/lora/bnb.py Linear4bit.forward, inputs cast by autocast"
@@ -25,7 +28,7 @@ PEFT = "peft/tuners/lora/bnb.py Linear4bit.forward, inputs cast by autocast"
 
 def stream_factor(run: Run) -> int:
     """2 where the residual stream is fp32 (a quantised base prepared for k-bit training), else 1."""
-    return 2 if run.storage not in ("bf16", "fp32") else 1
+    return 2 if run.quantised else 1
 
 
 def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instant]:
@@ -83,31 +86,35 @@ def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
     if factor == 1:
         terms.append(("norm_inputs_fp32", 2 * 2 * z.u, "2 * 4 T H", f"{LLAMA} LlamaRMSNorm"))
     if run.kernel == "eager":
-        terms.append(("attention_scores", _scores(run, z, 6), "6 B nh S^2", f"{LLAMA} eager_attention_forward"))
+        terms.append(("attention_scores", attention.score_bytes(run, z, 6), "6 B nh S^2", EAGER))
     experts = moe.experts_of(run.architecture)
     if experts:
-        routed = 2 * z.tokens * experts.per_token
-        width = run.architecture.hidden_size * 2 + experts.intermediate_size * 3
-        terms.append(("routed_rows", routed * width, "2 R (2 H + 3 Ie)", "transformers/integrations/moe.py"))
+        terms.append(("routed_rows", _routed_bytes(run, z, experts), "2 R (2 H + 3 Ie)", ROUTED))
     if run.architecture.qk_norm:
         terms.append(("query_key_before_norm", 2 * factor * (z.q + z.kv), "fp32 queries and keys", LLAMA))
     return terms
 
 
-def _scores(run: Run, z: Sizes, bytes_each: int) -> int:
-    return bytes_each * z.sequences * run.architecture.num_attention_heads * z.length**2
+def _routed_bytes(run: Run, z: Sizes, experts: Experts) -> int:
+    """Two hidden states and three expert widths of every routed row."""
+    return 2 * z.tokens * experts.per_token * (2 * run.architecture.hidden_size + 3 * experts.intermediate_size)
 
 
 def _kernel_gradients(run: Run, z: Sizes) -> LiveSet:
     """What eager attention and routed experts add to a layer's backward."""
     rows: LiveSet = []
     if run.kernel == "eager":
-        rows.append(("score_gradients", _scores(run, z, 8), "8 B nh S^2", f"{LLAMA} eager_attention_forward"))
+        rows.append(("score_gradients", attention.score_bytes(run, z, 8), "8 B nh S^2", EAGER))
     experts = moe.experts_of(run.architecture)
     if experts:
-        routed = 2 * z.tokens * experts.per_token
-        width = run.architecture.hidden_size * 2 + experts.intermediate_size * 3
-        rows.append(("routed_row_gradients", routed * width, "2 R (2 H + 3 Ie)", "transformers/integrations/moe.py"))
+        rows.append(
+            (
+                "routed_row_gradients",
+                _routed_bytes(run, z, experts),
+                "2 R (2 H + 3 Ie)",
+                ROUTED,
+            )
+        )
     return rows
 
 

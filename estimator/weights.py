@@ -65,8 +65,6 @@ def weight_bytes(architecture: Architecture, storage: Storage, experts: Storage 
     sixteen: Storage = "fp32" if storage == "fp32" else "bf16"
     embedding = tensor_bytes(architecture.vocab_size * architecture.hidden_size, sixteen)
     head = 0 if architecture.tie_word_embeddings else embedding
-    if architecture.lm_head_bias:
-        head += tensor_bytes(architecture.vocab_size, sixteen)
     return WeightBytes(
         layers=layer_weight_bytes(architecture, storage, experts or storage),
         embedding=embedding,

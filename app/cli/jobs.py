@@ -127,7 +127,7 @@ def _value(key: str, rule: Rule, text: str | bool) -> Any:
     by name."""
     if isinstance(text, bool):
         return text
-    inner = rule.rule if isinstance(rule, Optional) else rule
+    inner = _inner(rule)
     if isinstance(rule, Optional) and text == "null":
         return None
     if isinstance(inner, Integer):
@@ -172,18 +172,23 @@ def _object(key: str, text: str) -> Any:
         raise JobError(error.message, key=key, allowed=error.allowed) from None
 
 
+def _inner(rule: Rule) -> Rule:
+    """The rule of a value that is not null."""
+    return rule.rule if isinstance(rule, Optional) else rule
+
+
 def _is_switch(rule: Rule) -> bool:
-    inner = rule.rule if isinstance(rule, Optional) else rule
+    inner = _inner(rule)
     return isinstance(inner, Choice) and set(inner.values) == {True, False}
 
 
 def _choices(rule: Rule) -> str | None:
-    inner = rule.rule if isinstance(rule, Optional) else rule
+    inner = _inner(rule)
     if not isinstance(inner, Choice):
         return None
     return "One of: " + ", ".join(str(value).lower() for value in inner.values) + "."
 
 
 def _metavar(rule: Rule) -> str:
-    inner = rule.rule if isinstance(rule, Optional) else rule
+    inner = _inner(rule)
     return {Integer: "N", Number: "X", Names: "LIST"}.get(type(inner), "TEXT")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
-from estimator.architecture import Architecture, LayerGroup, Linear, Rope
+from estimator.architecture import Architecture, Experts, LayerGroup, Linear, Rope
 from estimator.errors import ArchitectureError
 from estimator.families.fields import MAX_HEADS, MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, Config
 from estimator.families.quantization import read_quantization
@@ -141,6 +141,24 @@ def grouped(kinds: Sequence[Kind], make: Callable[[Kind, tuple[int, ...]], Layer
     return tuple(make(kind, tuple(indices)) for kind, indices in members.items())
 
 
+def uniform(
+    sizes: Sizes, linears: tuple[Linear, ...], norms: int, windows: Sequence[int | None], experts: Experts | None = None
+) -> tuple[LayerGroup, ...]:
+    """Layers that differ in nothing but their attention window: all dense, or all of routed experts alone."""
+
+    def make(window: int | None, indices: tuple[int, ...]) -> LayerGroup:
+        return LayerGroup(
+            indices=indices,
+            linears=linears,
+            norm_elements=norms,
+            intermediate_size=0 if experts else sizes.intermediate_size,
+            experts=experts,
+            sliding_window=window,
+        )
+
+    return grouped(windows, make)
+
+
 def assemble(
     config: Config,
     model_type: str,
@@ -159,13 +177,7 @@ def assemble(
     """The whole model. ``tied`` is the family's default ``tie_word_embeddings``."""
     return Architecture(
         model_type=model_type,
-        hidden_size=sizes.hidden_size,
-        intermediate_size=sizes.intermediate_size,
-        num_hidden_layers=sizes.num_hidden_layers,
-        num_attention_heads=sizes.num_attention_heads,
-        num_key_value_heads=sizes.num_key_value_heads,
-        head_dim=sizes.head_dim,
-        vocab_size=sizes.vocab_size,
+        **sizes._asdict(),
         tie_word_embeddings=config.flag("tie_word_embeddings", tied),
         layers=layers,
         final_norm_elements=sizes.hidden_size,

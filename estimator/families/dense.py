@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from estimator.architecture import Architecture, LayerGroup, Linear
+from estimator.architecture import Architecture, Linear
 from estimator.errors import UnsupportedArchitecture
 from estimator.families.blocks import (
     Sizes,
     assemble,
     attention_linears,
-    grouped,
     mlp_linears,
     read_sizes,
     sliding_window,
+    uniform,
     used_sliding_window,
     windows_by_type,
 )
@@ -27,21 +27,12 @@ from estimator.families.fields import MAX_LAYERS, Config
 from estimator.families.rope import read_rope
 
 
-def uniform(
-    sizes: Sizes, linears: tuple[Linear, ...], norms: int, windows: Sequence[int | None]
-) -> tuple[LayerGroup, ...]:
-    """Layers that differ in nothing but their attention window."""
-
-    def make(window: int | None, indices: tuple[int, ...]) -> LayerGroup:
-        return LayerGroup(
-            indices=indices,
-            linears=linears,
-            norm_elements=norms,
-            intermediate_size=sizes.intermediate_size,
-            sliding_window=window,
-        )
-
-    return grouped(windows, make)
+def _linears(config: Config, sizes: Sizes, *, mlp_bias: bool = False) -> tuple[Linear, ...]:
+    """Attention whose biases are ``attention_bias``, and a gated MLP."""
+    bias = config.flag("attention_bias", False)
+    return attention_linears(sizes, qkv_bias=bias, o_bias=bias) + mlp_linears(
+        sizes.hidden_size, sizes.intermediate_size, bias=mlp_bias
+    )
 
 
 def _everywhere(sizes: Sizes, window: int | None = None) -> Sequence[int | None]:
@@ -58,10 +49,7 @@ def _granite(config: Config) -> Architecture:
 
 def _llama_like(config: Config, model_type: str, *, native_length: int) -> Architecture:
     sizes = read_sizes(config, key_value_heads="as_heads")
-    bias = config.flag("attention_bias", False)
-    linears = attention_linears(sizes, qkv_bias=bias, o_bias=bias) + mlp_linears(
-        sizes.hidden_size, sizes.intermediate_size, bias=config.flag("mlp_bias", False)
-    )
+    linears = _linears(config, sizes, mlp_bias=config.flag("mlp_bias", False))
     layers = uniform(sizes, linears, 2 * sizes.hidden_size, _everywhere(sizes))
     return assemble(config, model_type, sizes, layers, read_rope(config, native_length=native_length))
 
@@ -90,26 +78,16 @@ def _qwen2(config: Config) -> Architecture:
 
 def _qwen3(config: Config) -> Architecture:
     sizes = read_sizes(config, key_value_heads="as_heads_if_null", derived_head_dim=False)
-    bias = config.flag("attention_bias", False)
-    linears = attention_linears(sizes, qkv_bias=bias, o_bias=bias) + mlp_linears(
-        sizes.hidden_size, sizes.intermediate_size
-    )
+    linears = _linears(config, sizes)
     norms = 2 * sizes.hidden_size + 2 * sizes.head_dim  # q_norm and k_norm are one head wide
     layers = uniform(sizes, linears, norms, _qwen_windows(config, sizes))
     return assemble(config, "qwen3", sizes, layers, read_rope(config, native_length=32_768), qk_norm=True)
 
 
-def _gemma_linears(config: Config, sizes: Sizes) -> tuple[Linear, ...]:
-    bias = config.flag("attention_bias", False)
-    return attention_linears(sizes, qkv_bias=bias, o_bias=bias) + mlp_linears(
-        sizes.hidden_size, sizes.intermediate_size
-    )
-
-
 def _gemma(config: Config) -> Architecture:
     _refuse_bidirectional(config)
     sizes = read_sizes(config, key_value_heads="required", derived_head_dim=False)
-    layers = uniform(sizes, _gemma_linears(config, sizes), 2 * sizes.hidden_size, _everywhere(sizes))
+    layers = uniform(sizes, _linears(config, sizes), 2 * sizes.hidden_size, _everywhere(sizes))
     return assemble(config, "gemma", sizes, layers, read_rope(config, native_length=8192), tied=True)
 
 
@@ -118,7 +96,7 @@ def _gemma2(config: Config) -> Architecture:
     sizes = read_sizes(config, key_value_heads="required", derived_head_dim=False)
     window = sliding_window(config, 4096)
     windows = windows_by_type(config, sizes.num_hidden_layers, window, lambda i: i % 2 == 0)
-    layers = uniform(sizes, _gemma_linears(config, sizes), 4 * sizes.hidden_size, windows)
+    layers = uniform(sizes, _linears(config, sizes), 4 * sizes.hidden_size, windows)
     return assemble(
         config,
         "gemma2",
@@ -138,7 +116,7 @@ def _gemma3(config: Config) -> Architecture:
     window = sliding_window(config, 4096)
     windows = windows_by_type(config, sizes.num_hidden_layers, window, lambda i: (i + 1) % pattern != 0)
     norms = 4 * sizes.hidden_size + 2 * sizes.head_dim
-    layers = uniform(sizes, _gemma_linears(config, sizes), norms, windows)
+    layers = uniform(sizes, _linears(config, sizes), norms, windows)
     return assemble(
         config,
         "gemma3_text",
@@ -177,11 +155,8 @@ def _phi3(config: Config) -> Architecture:
 
 def _cohere(config: Config) -> Architecture:
     sizes = read_sizes(config, key_value_heads="as_heads")
-    bias = config.flag("attention_bias", False)
     qk_norm = config.flag("use_qk_norm", False)
-    linears = attention_linears(sizes, qkv_bias=bias, o_bias=bias) + mlp_linears(
-        sizes.hidden_size, sizes.intermediate_size
-    )
+    linears = _linears(config, sizes)
     # One LayerNorm without bias feeds both halves of the block; q_norm and k_norm are all heads wide.
     norms = sizes.hidden_size + (sizes.query_width + sizes.key_value_width if qk_norm else 0)
     layers = uniform(sizes, linears, norms, _everywhere(sizes))

@@ -19,6 +19,7 @@ from estimator.families.blocks import (
     mlp_linears,
     read_sizes,
     sliding_window,
+    uniform,
     used_sliding_window,
     windows_by_type,
 )
@@ -28,30 +29,12 @@ from estimator.families.rope import read_rope
 _EXPERT_KEYS = ("num_local_experts", "num_experts")
 
 
-def _sparse_layers(
-    linears: tuple[Linear, ...], norms: int, experts: Experts, windows: Sequence[int | None]
-) -> tuple[LayerGroup, ...]:
-    """Layers that are all sparse and have no shared expert."""
-
-    def make(window: int | None, indices: tuple[int, ...]) -> LayerGroup:
-        return LayerGroup(
-            indices=indices,
-            linears=linears,
-            norm_elements=norms,
-            intermediate_size=0,
-            experts=experts,
-            sliding_window=window,
-        )
-
-    return grouped(windows, make)
-
-
 def _mixtral(config: Config) -> Architecture:
     sizes = read_sizes(config, key_value_heads="required")
     count, per_token = _expert_counts(config)
     experts = _gated_experts(count, per_token, sizes.hidden_size, sizes.intermediate_size)
     windows = (sliding_window(config, None),) * sizes.num_hidden_layers
-    layers = _sparse_layers(attention_linears(sizes), 2 * sizes.hidden_size, experts, windows)
+    layers = uniform(sizes, attention_linears(sizes), 2 * sizes.hidden_size, windows, experts)
     return assemble(config, "mixtral", sizes, layers, read_rope(config, native_length=4096 * 32, theta=1_000_000.0))
 
 
@@ -71,7 +54,7 @@ def _gpt_oss(config: Config) -> Architecture:
     bias = config.flag("attention_bias", True)
     windows = windows_by_type(config, sizes.num_hidden_layers, sliding_window(config, 128), lambda i: i % 2 == 0)
     norms = 2 * hidden + sizes.num_attention_heads  # one sink a head
-    layers = _sparse_layers(attention_linears(sizes, qkv_bias=bias, o_bias=bias), norms, experts, windows)
+    layers = uniform(sizes, attention_linears(sizes, qkv_bias=bias, o_bias=bias), norms, windows, experts)
     rope = read_rope(config, native_length=131_072, theta=150_000.0)
     return assemble(config, "gpt_oss", sizes, layers, rope, attention_sinks=True)
 
@@ -113,7 +96,7 @@ def _mixed_layers(
     hidden = sizes.hidden_size
     count, per_token = _expert_counts(config, least=0)
     width = config.dimension("moe_intermediate_size")
-    experts = _gated_experts(count, per_token, hidden, width, shared) if count else None
+    experts = _gated_experts(count, per_token, hidden, width) if count else None
     step = config.integer("decoder_sparse_step", 1, MAX_LAYERS)
     dense_only = config.indices("mlp_only_layers")
     dense = attention + mlp_linears(hidden, sizes.intermediate_size)
@@ -139,7 +122,7 @@ def _shared_expert(hidden: int, width: int) -> tuple[Linear, ...]:
     return (*mlp_linears(hidden, width, under="mlp.shared_expert"), gate)
 
 
-def _gated_experts(count: int, per_token: int, hidden: int, width: int, shared: int = 0) -> Experts:
+def _gated_experts(count: int, per_token: int, hidden: int, width: int) -> Experts:
     return Experts(
         count=count,
         per_token=per_token,
@@ -147,7 +130,6 @@ def _gated_experts(count: int, per_token: int, hidden: int, width: int, shared: 
         gate_up=2 * hidden * width,
         down=hidden * width,
         router=count * hidden,
-        shared_intermediate_size=shared,
     )
 
 
