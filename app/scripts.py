@@ -14,6 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from ctxplan.environment import environment
 from estimator import Architecture, Estimate, Job
 from estimator.errors import JobError
 
@@ -84,20 +85,6 @@ def _head(job: Job, estimate: Estimate, filename: str) -> str:
         usage=USAGES[job.mode],
         arguments=_template(f"{job.mode}_arguments").template.rstrip("\n"),
     )
-
-
-def environment(job: Job, execution_path: str) -> dict[str, str]:
-    """The environment variables that the plan assumes."""
-    variables = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-    if job.framework == "transformers":
-        return variables
-    if execution_path == "eager" and not (job.padding_free or job.packing) and job.mode == "train":
-        variables["UNSLOTH_BLOCK_COMPILE"] = "0"
-    if job.use_gradient_checkpointing == "unsloth" and job.pin_host_memory is False:
-        variables["UNSLOTH_DISABLE_PINNED_MEMORY"] = "1"
-    if job.unsloth_tiled_mlp:
-        variables["UNSLOTH_TILED_MLP"] = "arctic"
-    return variables
 
 
 def _unsloth_parts(asked: Job, job: Job) -> list[str]:

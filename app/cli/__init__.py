@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import catalogue, plan, script, serve
+from app.cli import catalogue, plan, probe, script, search, serve, tier
 from app.cli.output import run
 from ctxplan import __version__
 
@@ -23,7 +23,7 @@ application = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (plan, script, catalogue, serve):
+for group in (plan, script, catalogue, serve, probe, search, tier):
     group.register(application)
 
 

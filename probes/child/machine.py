@@ -1,0 +1,112 @@
+"""The versions, the device and the host of this process."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "torch",
+    "triton",
+    "transformers",
+    "unsloth",
+    "unsloth_zoo",
+    "bitsandbytes",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "flash_attn",
+    "xformers",
+)
+
+
+def stack() -> dict[str, str | None]:
+    """Versions of what decides memory; None where a package is not installed, or is built for another torch."""
+    import torch
+
+    versions = {name: _version(name) for name in PACKAGES}
+    for name in ("flash_attn", "xformers"):
+        if versions[name] and not _imports(f"{name}.ops" if name == "xformers" else name):
+            versions[name] = None
+    return {"python": platform.python_version(), "cuda": torch.version.cuda, "driver": _driver(), **versions}
+
+
+def device() -> dict[str, Any]:
+    """The device as the driver names it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"gpu": None}
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "gpu": properties.name,
+        "compute_capability": (properties.major, properties.minor),
+        "total_bytes": int(torch.cuda.mem_get_info()[1]),
+    }
+
+
+def host() -> dict[str, int | None]:
+    """Host RAM of this process, bytes (proc(5) status), and of torch's pinned allocator."""
+    status = dict(
+        line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if ":" in line
+    )
+    return {
+        "rss_bytes": _kib(status.get("VmRSS")),
+        "anonymous_bytes": _kib(status.get("RssAnon")),
+        "peak_rss_bytes": _kib(status.get("VmHWM")),
+        **_pinned(),
+        "total_ram_bytes": _total_ram(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:
+        return None
+
+
+def _imports(module: str) -> bool:
+    from importlib import import_module
+
+    try:
+        import_module(module)
+    except Exception:  # a build for another torch fails in many ways
+        return False
+    return True
+
+
+def _driver() -> str | None:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except Exception:  # no NVML, or no driver
+        return None
+
+
+def _pinned() -> dict[str, int | None]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"pinned_allocated_bytes": None, "pinned_reserved_bytes": None}
+    stats = torch.cuda.host_memory_stats()
+    return {
+        "pinned_allocated_bytes": stats.get("active_bytes.current"),
+        "pinned_reserved_bytes": stats.get("allocated_bytes.current"),
+    }
+
+
+def _kib(text: str | None) -> int | None:
+    return int(text.split()[0]) * 1024 if text else None
+
+
+def _total_ram() -> int | None:
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("MemTotal:"):
+            return _kib(line.split(":", 1)[1])
+    return None

@@ -1,0 +1,247 @@
+"""The measurement: what one point gave, as one JSON document with a version.
+
+Bytes are int. *allocated* and *reserved* are torch's counters, *device* is what the driver counts; null where nothing
+was measured (on path ``cpu`` no GPU byte is ever written).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+Outcome = Literal[
+    "ok", "out_of_memory", "host_out_of_memory", "crashed", "timed_out", "wrong_gpu", "neighbour", "not_supported"
+]
+"""``neighbour``: another process used the card, so that the point is void. ``not_supported``: the stack refused the job
+with a Python error before it could run out of anything."""
+ExecutionPath = Literal["eager", "block_compiled", "generated", "transformers", "cpu"]
+PhaseName = Literal["start", "load", "peft", "trainer", "forward", "backward", "optimizer", "generate"]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Peak(_Document):
+    """The largest that torch counted in one part of a run; null on the CPU."""
+
+    allocated_bytes: Count | None
+    reserved_bytes: Count | None
+
+
+class Stage(_Document):
+    """Loading, or adding the adapters: its peak, and what was allocated when it was done."""
+
+    peak: Peak
+    allocated_bytes: Count | None
+    reserved_bytes: Count | None
+    seconds: Seconds | None
+
+
+class Step(_Document):
+    """One optimizer step; with accumulation, its parts are the largest of the micro-batches'.
+
+    Attributes:
+        device_used_bytes: what the driver counted when the step was done.
+    """
+
+    forward: Peak | None
+    backward: Peak | None
+    optimizer: Peak | None
+    peak_allocated_bytes: Count | None
+    peak_reserved_bytes: Count | None
+    device_used_bytes: Count | None
+    loss: float | None
+    seconds: Seconds
+
+
+class Evaluation(Peak):
+    """The peak of an evaluation, and its loss."""
+
+    loss: float | None
+
+
+class OutOfMemory(_Document):
+    """What was tried when the memory ended, and what was held then. ``step`` counts from 1."""
+
+    phase: PhaseName
+    step: int | None
+    tried_bytes: Count | None
+    allocated_bytes: Count | None
+    reserved_bytes: Count | None
+    message: str
+
+
+class Ran(_Document):
+    """What really ran, as observed in the process; null where it was not looked at.
+
+    Attributes:
+        forward: ``__qualname__`` of the decoder model's forward, with its module.
+        attention: back end that was called, and ``attention_kernel`` the fused kernel torch chose (``cudnn``,
+            ``flash``, ``efficient``, ``math``, ``flex``).
+        loss: implementation that was called; ``loss_rows`` the rows of one chunk.
+        layers_compiled: decoder layers that went through torch.compile.
+        input_shape: shape of the ids that reached the model.
+        inputs_offloaded: layer inputs that went to the host in the last step; ``pinned_buffers`` of them pinned.
+    """
+
+    forward: str | None = None
+    attention: str | None = None
+    attention_kernel: str | None = None
+    loss: str | None = None
+    loss_rows: int | None = None
+    loss_chunk_bytes: int | None = None
+    layers_compiled: int | None = None
+    input_shape: tuple[int, ...] | None = None
+    packed_lengths: tuple[int, ...] | None = None
+    checkpointing: str | None = None
+    inputs_offloaded: int | None = None
+    pinned_buffers: int | None = None
+    double_buffer: bool | None = None
+    embedding_offloaded: bool | None = None
+    optimizer: str | None = None
+    trainable_parameters: int | None = None
+    weight_dtypes: dict[str, int] | None = None
+
+
+class Host(_Document):
+    """Host RAM of the process, bytes, and of torch's pinned host allocator.
+
+    Attributes:
+        rss_bytes: resident now. anonymous_bytes: of these, what is not a page of a file: a checkpoint that is read
+            through the page cache counts in rss_bytes and in its peak, and not here.
+    """
+
+    rss_bytes: Count | None
+    anonymous_bytes: Count | None = None
+    peak_rss_bytes: Count | None
+    pinned_allocated_bytes: Count | None
+    pinned_reserved_bytes: Count | None
+    total_ram_bytes: Count | None
+
+
+class Allocator(_Document):
+    """Counters of torch's CUDA allocator over the whole process."""
+
+    retries: Count
+    out_of_memory: Count
+
+
+class LiveTensor(_Document):
+    """Blocks alive at the peak that one line of code allocated; ``stack`` is innermost first."""
+
+    bytes: Count
+    blocks: Count
+    stack: tuple[str, ...]
+
+
+class Cap(_Document):
+    """A smaller card, for which this one stood in.
+
+    Attributes:
+        ballast_bytes: what another process held. not_emulated: rules of the stack that read what ballast cannot change.
+    """
+
+    total_bytes: Count
+    ballast_bytes: Count
+    not_emulated: tuple[str, ...]
+
+
+class Measurement(_Document):
+    """What one point gave.
+
+    Attributes:
+        point: `probes.points.Point.digest`. steps_asked, environment_asked: the point's own, which with the job,
+            trainer, sample_lengths and cap give the digest again. lengths_before: lengths that the process had run
+            before this one; null where that was not noted.
+        detail: what went wrong, in a line; the process's last output where it died.
+        steps: every step that ended. steps_run: how many ran (rows from before this schema kept the last only).
+        after_load_allocated_bytes, after_peft_allocated_bytes, forward_peak_bytes, backward_peak_bytes,
+        optimizer_peak_bytes, peak_allocated_bytes, peak_reserved_bytes: allocated (and reserved) bytes of the last
+            step.
+        context_bytes: the driver's count for this process before its first tensor. device_used_bytes: after the last
+            step; total_bytes: of the card, ballast included.
+        generation, evaluation: the peak of one. environment: what was set in the process.
+        measured_at: when, as ISO 8601 in UTC. instrument: what measured it.
+    """
+
+    schema_version: Literal[1]
+    point: str
+    job: dict[str, Any]
+    trainer: Literal["sft", "loop"]
+    outcome: Outcome
+    detail: str | None = None
+    out_of_memory: OutOfMemory | None = None
+    execution_path: ExecutionPath | None
+    num_hidden_layers: Count | None
+    sequence_length: Count
+    sample_lengths: tuple[int, ...] = ()
+    lengths_before: tuple[int, ...] | None = ()
+    steps_asked: Count | None = None
+    environment_asked: dict[str, str] = Field(default_factory=dict)
+    gpu: str | None
+    compute_capability: tuple[int, int] | None = None
+    total_bytes: Count | None = None
+    context_bytes: Count | None = None
+    cap: Cap | None = None
+    load: Stage | None = None
+    peft: Stage | None = None
+    after_load_allocated_bytes: Count | None = None
+    after_peft_allocated_bytes: Count | None = None
+    forward_peak_bytes: Count | None = None
+    backward_peak_bytes: Count | None = None
+    optimizer_peak_bytes: Count | None = None
+    peak_allocated_bytes: Count | None = None
+    peak_reserved_bytes: Count | None = None
+    device_used_bytes: Count | None = None
+    generation: Peak | None = None
+    evaluation: Evaluation | None = None
+    steps: tuple[Step, ...]
+    steps_run: Count
+    host: Host | None = None
+    allocator: Allocator | None = None
+    ran: Ran
+    live_tensors: tuple[LiveTensor, ...] | None = None
+    seconds: dict[str, Seconds] = Field(default_factory=dict)
+    environment: dict[str, str] = Field(default_factory=dict)
+    stack: dict[str, str | None]
+    measured_at: str | None
+    instrument: str
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Measurement:
+        if self.outcome == "ok" and self.gpu is not None and self.peak_allocated_bytes is None:
+            raise ValueError("a GPU point that ended well has a peak_allocated_bytes")
+        if self.outcome == "ok" and self.execution_path is None:
+            raise ValueError("a point that ended well has an execution_path")
+        if (self.outcome == "out_of_memory") != (self.out_of_memory is not None):
+            raise ValueError("out_of_memory is given exactly where the outcome is out_of_memory")
+        if self.execution_path == "cpu" and any(value is not None for value in self._gpu_bytes()):
+            raise ValueError("path cpu carries no GPU byte")
+        if not self.stack.get("torch"):
+            raise ValueError("the stack names torch")
+        return self
+
+    def _gpu_bytes(self) -> tuple[int | None, ...]:
+        return (
+            self.peak_allocated_bytes,
+            self.peak_reserved_bytes,
+            self.device_used_bytes,
+            self.context_bytes,
+            self.after_load_allocated_bytes,
+        )
+
+
+def validate(document: Any) -> Measurement:
+    """Check a document against the schema. Raises pydantic.ValidationError, which names the key."""
+    return Measurement.model_validate(document)
+
+
+def measurement_schema() -> dict[str, Any]:
+    """The document as JSON Schema."""
+    return Measurement.model_json_schema()

@@ -1,0 +1,53 @@
+"""Points of a tiny job, waiting for what other processes do, and what they may leave behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from estimator import parse_job
+from probes.points import Point
+
+JOB: dict[str, Any] = {"model": "unsloth/Llama-3.2-1B-Instruct", "num_hidden_layers": 2, "max_seq_length": 64}
+DEADLINE_SECONDS = 20.0
+T = TypeVar("T")
+
+
+def point(**changes: Any) -> Point:
+    return replace(Point(job=parse_job(JOB), trainer="sft"), **changes)
+
+
+def points(*lengths: int) -> tuple[Point, ...]:
+    return tuple(Point(job=parse_job({**JOB, "sequence_length": length}), trainer="sft") for length in lengths)
+
+
+def wait_for(look: Callable[[], T], what: str) -> T:
+    """Look until there is something to see."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not (seen := look()):
+        assert time.monotonic() < end, f"never came: {what}"
+        time.sleep(0.01)
+    return seen
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def read_number(file: Path) -> int:
+    """A number that another process writes into a file, whole."""
+    return int(wait_for(lambda: file.exists() and file.read_text(), str(file)))
+
+
+def work_folders(pid: int | None = None) -> list[Path]:
+    """Work folders that probes of a process have now."""
+    return list(Path(tempfile.gettempdir()).glob(f"ctxplan-probe-{pid or os.getpid()}-*"))

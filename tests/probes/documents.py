@@ -1,0 +1,47 @@
+"""Measurements to test with: committed rows, and what they would have been under other circumstances."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from probes.measurement import Measurement
+from probes.points import Point
+
+MEASUREMENTS = Path(__file__).parents[2] / "evidence" / "measurements"
+
+
+@cache
+def committed() -> tuple[Measurement, ...]:
+    """Every committed row."""
+    texts = (file.read_text(encoding="utf-8") for file in sorted(MEASUREMENTS.glob("*.jsonl")))
+    lines = (line for text in texts for line in text.splitlines())
+    return tuple(Measurement.model_validate_json(line) for line in lines)
+
+
+def eager_row() -> Measurement:
+    """A row of Unsloth's own forward, on an H100 80 GB, that has everything a training step has."""
+    return next(row for row in committed() if row.execution_path == "eager" and row.gpu == "NVIDIA H100 80GB HBM3")
+
+
+def measured(point: Point, **changes: Any) -> Measurement:
+    """What ``point`` could have given: a committed row's document with its job, and ``changes``."""
+    job = point.to_json()["job"]
+    document = eager_row().model_dump()
+    document.update(point=point.digest, job=job, trainer=point.trainer, sequence_length=point.sequence_length)
+    return Measurement.model_validate({**document, **changes})
+
+
+def out_of_memory(point: Point, **changes: Any) -> Measurement:
+    """The same, out of memory in the first backward."""
+    what = {
+        "phase": "backward",
+        "step": 1,
+        "tried_bytes": 2**31,
+        "allocated_bytes": 2**36,
+        "reserved_bytes": 2**36,
+        "message": "CUDA out of memory",
+    }
+    gone = dict.fromkeys(("peak_allocated_bytes", "peak_reserved_bytes", "backward_peak_bytes", "optimizer_peak_bytes"))
+    return measured(point, outcome="out_of_memory", out_of_memory=what, steps=(), steps_run=0, **gone, **changes)
