@@ -1,9 +1,11 @@
-# make run     the service on 127.0.0.1:8000 (HOST, PORT), and one estimate
-# make test    the test-suite                 (ARGS="-k name -n 2" goes to pytest)
-# make check   style, types, architecture, lock files
-# make bench   speed and accuracy
-# make lock    the lock files from their inputs (ARGS=--upgrade for newer versions)
-# make clean   everything that the others made
+# make run       the service on 127.0.0.1:8000 (HOST, PORT), and one estimate
+# make test      the test-suite                 (ARGS="-k name -n 2" goes to pytest)
+# make check     style, types, architecture, lock files
+# make bench     speed and accuracy
+# make evidence  docs/evidence.md: each committed measurement beside its estimate
+# make claims    docs/claims.md: what Unsloth's users are told, beside what is predicted and measured
+# make lock      the lock files from their inputs (ARGS=--upgrade for newer versions)
+# make clean     everything that the others made
 
 SHELL := /bin/bash
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
@@ -21,7 +23,7 @@ PIP_INSTALL := bin/python -m pip --disable-pip-version-check install --quiet
 PROJECT_INSTALL := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 PROJECT_FILES := pyproject.toml ctxplan/__init__.py
 
-.PHONY: run test check bench lock clean install install-test
+.PHONY: run test check bench evidence claims lock clean install install-test
 
 run: install
 	@exec $(VENV)/bin/python scripts/run --host $(HOST) --port $(PORT) $(ARGS)
@@ -38,6 +40,12 @@ check: install-test
 
 bench: install-test
 	$(BIN)/python -m benchmarks $(ARGS)
+
+evidence: install-test
+	$(BIN)/python scripts/evidence $(ARGS)
+
+claims: install-test
+	$(BIN)/python scripts/claims $(ARGS)
 
 lock: $(VENV_LOCK)/.installed
 	$(VENV_LOCK)/bin/python scripts/lock $(ARGS)

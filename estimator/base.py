@@ -12,7 +12,7 @@ from estimator.statics import Statics
 
 
 def loaded(run: Run, statics: Statics, *, embedding_offloaded: bool) -> LiveSet:
-    """After ``from_pretrained``."""
+    """At the end of ``from_pretrained``."""
     weights = statics.weights
     embedding = 0 if embedding_offloaded else weights.embedding
     return [*_weights(run, statics, embedding, weights.head), *workspace(run, statics, at_load=True)]

@@ -70,7 +70,7 @@ MEASURED_FAMILIES = {
     "eager": frozenset({"llama", "mistral", "qwen2", "qwen3"}),
     "transformers": frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma2"}),
 }
-MEASURED_TOKENS = {"eager": 89_389, "block_compiled": 89_389, "generated": 16_384, "transformers": 16_384}
+MEASURED_TOKENS = {"eager": 111_931, "block_compiled": 89_389, "generated": 16_384, "transformers": 16_384}
 """The longest micro-batch measured on each path; the shortest was 128 tokens."""
 
 

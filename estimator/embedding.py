@@ -7,6 +7,8 @@ unsloth_zoo/block_swap.py ``estimate_training_reserve_bytes``.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from estimator.allocator import MIB
 from estimator.architecture import Architecture
 from estimator.resolve import Run
@@ -28,21 +30,28 @@ def training_reserve_bytes(architecture: Architecture, max_seq_length: int, trai
 
 
 def embedding_offloaded(run: Run, statics: Statics, max_seq_length: int) -> bool:
-    """Whether the embedding leaves the GPU.
+    """Whether the embedding leaves the GPU before training."""
+    return embedding_leaves_after(run, statics, max_seq_length) is not None
+
+
+def embedding_leaves_after(run: Run, statics: Statics, max_seq_length: int) -> Literal["load", "peft"] | None:
+    """After which phase the embedding leaves the GPU; None where it stays.
 
     The rule reads driver-free plus reserved minus allocated memory, which is the card's total less the context and what
-    is allocated at that moment.
+    is allocated at that moment. Measured: Llama-3.3-70B on an H100 80GB, after the load at 111,931 tokens and after
+    ``get_peft_model`` at 89,389.
     """
     job, architecture = run.job, run.architecture
     if job.framework != "unsloth" or architecture.tie_word_embeddings or job.full_finetuning:
-        return False
+        return None
     if "embed_tokens" in job.modules_to_save:
-        return False
+        return None
     if job.offload_embedding != "auto":
-        return job.offload_embedding
+        return "load" if job.offload_embedding else None
     loaded = statics.weights.total + statics.workspace_bytes
     usable = run.device.usable_bytes - loaded
     if usable < training_reserve_bytes(architecture, max_seq_length, 0):
-        return True
+        return "load"
     elements = statics.trainable.lora_elements
-    return usable - statics.trained_bytes < training_reserve_bytes(architecture, max_seq_length, elements)
+    tight = usable - statics.trained_bytes < training_reserve_bytes(architecture, max_seq_length, elements)
+    return "peft" if tight else None

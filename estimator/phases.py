@@ -13,7 +13,7 @@ from typing import NamedTuple
 from estimator import attention, base, block_compiled, eager, evaluation, generated, kv_cache, stock
 from estimator.calibration import reserved_bytes, room_bytes, with_fragmentation
 from estimator.checkpointing import DOUBLE_BUFFER_HEADROOM_BYTES, LAST_INPUT, Regime, offloads_inputs, staging
-from estimator.embedding import embedding_offloaded
+from estimator.embedding import embedding_leaves_after, embedding_offloaded
 from estimator.estimate import Phase
 from estimator.ledger import NAME, Instant, LiveSet, total
 from estimator.loss import LossPlan, plan_loss
@@ -59,7 +59,6 @@ def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
         return _generate(run, statics, z)
     path = PATHS[run.path]
     moved = embedding_offloaded(run, statics, z.max_seq_length)
-    loaded = base.loaded(run, statics, embedding_offloaded=moved)
     resident = base.resident(run, statics, z, embedding_offloaded=moved)
     steady = Regime(offloads=offloads_inputs(run, z), double_buffer=False, embedding_offloaded=moved, steady=True)
     common = [*resident, *_during_steps(run, statics, z)]
@@ -74,12 +73,16 @@ def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     always = [*common, *base.optimizer_state(run, statics), *staging(run, z, steady)]
     sized += _sized(eager.optimizer(run, statics, z, steady))
     sized += _sized(evaluation.instants(run, statics, z, plan))
-    peaks = (
-        Phase("load", total(loaded), tuple(loaded)),
-        Phase("peft", total(resident), tuple(resident)),
-        *_peaks(always, sized),
-    )
+    peaks = (*_before_steps(run, statics, z), *_peaks(always, sized))
     return Simulation(peaks, steady, plan, first_step, room)
+
+
+def _before_steps(run: Run, statics: Statics, z: Sizes) -> tuple[Phase, Phase]:
+    """Loading, and adding what trains. An embedding that leaves at the end of one of them was there until then."""
+    loaded = base.loaded(run, statics, embedding_offloaded=False)
+    leaves = embedding_leaves_after(run, statics, z.max_seq_length)
+    adapted = base.resident(run, statics, z, embedding_offloaded=leaves == "load")
+    return Phase("load", total(loaded), tuple(loaded)), Phase("peft", total(adapted), tuple(adapted))
 
 
 def _sized(instants: list[Instant]) -> list[Sized]:
@@ -104,15 +107,10 @@ def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
         embedding_offloaded=embedding_offloaded(run, statics, z.max_seq_length),
         steady=False,
     )
-    loaded = base.loaded(run, statics, embedding_offloaded=regime.embedding_offloaded)
     resident = base.resident(run, statics, z, embedding_offloaded=regime.embedding_offloaded)
     always = [*resident, *_during_steps(run, statics, z)]
-    peaks = [
-        Phase("load", total(loaded), tuple(loaded)),
-        Phase("peft", total(resident), tuple(resident)),
-        *_peaks(always, _sized(kv_cache.instants(run, statics, z))),
-    ]
-    return Simulation(tuple(peaks), regime, None, 0, 0)
+    peaks = (*_before_steps(run, statics, z), *_peaks(always, _sized(kv_cache.instants(run, statics, z))))
+    return Simulation(peaks, regime, None, 0, 0)
 
 
 def _during_steps(run: Run, statics: Statics, z: Sizes) -> LiveSet:

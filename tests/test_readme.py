@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import statistics
@@ -10,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ctxplan
+from tests.estimator.measured import measured_rows, off_by
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,13 +39,10 @@ def test_the_estimate_that_the_readme_shows_is_what_the_command_prints() -> None
 
 def test_the_errors_that_the_readme_claims_are_what_the_evidence_gives() -> None:
     errors: dict[str, list[float]] = {"eager": [], "transformers": []}
-    for file in sorted((ROOT / "evidence" / "measurements").glob("*.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            trains = row["job"].get("mode", "train") == "train" and not row["job"].get("per_device_eval_batch_size")
-            if row["execution_path"] in errors and trains and not row.get("environment"):
-                expected = ctxplan.estimate(row["job"]).peak_allocated_bytes.expected
-                errors[row["execution_path"]].append(abs(expected / row["peak_allocated_bytes"] - 1))
+    for row in measured_rows():
+        if row.path in errors and row.is_training and not row.double_buffer_off:
+            expected = row.estimate.peak_allocated_bytes.expected
+            errors[row.path].append(abs(off_by(expected, row.data["peak_allocated_bytes"])))
     assert all(len(found) > 30 for found in errors.values())
     assert all(statistics.median(found) < 0.001 for found in errors.values()), errors
     assert all(max(found) < 0.02 for found in errors.values()), errors

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.estimator.measured import Row, all_rows, off_by, phase_bytes
+from tests.estimator.measured import Row, all_rows, measured_rows, off_by, phase_bytes
 
-TRAINING = [row for row in all_rows() if row.is_training and not row.double_buffer_off]
+MEASURED = measured_rows()
+TRAINING = [row for row in MEASURED if row.is_training and not row.double_buffer_off]
 BY_PATH = {
     path: [r for r in TRAINING if r.path == path] for path in ("eager", "block_compiled", "generated", "transformers")
 }
@@ -18,15 +19,17 @@ FUSED = [r for r in BY_PATH["eager"] if r.adapts_everything and r.family == "den
 
 # These rows are a bare loop, which frees the logits that SFTTrainer, which is planned, reads for its metrics.
 LOOP_WITH_FULL_LOGITS = [
-    r for r in BY_PATH["generated"] if r.data["trainer"] == "loop" and r.family in ("granite", "gemma-3")
+    r for r in BY_PATH["generated"] if r.data["trainer"] == "loop" and r.family in ("granite", "gemma3_text")
 ]
 
 # A bare loop again: bitsandbytes gave the embedding 8-bit state there. transformers' Trainer, which is planned,
 # registers a 32-bit override for embeddings (transformers/trainer.py, GlobalOptimManager).
-LOOP_FULL_FINETUNING = [r for r in BY_PATH["generated"] if r.job.get("full_finetuning")]
+LOOP_FULL_FINETUNING = [r for r in BY_PATH["generated"] if r.data["trainer"] == "loop" and r.job["full_finetuning"]]
 
-EIGHT_BIT = [r for r in BY_PATH["generated"] if r.job.get("load_in_8bit")]
+EIGHT_BIT = [r for r in BY_PATH["generated"] if r.job["load_in_8bit"]]
 ABOVE_ON_PURPOSE = [*LOOP_WITH_FULL_LOGITS, *LOOP_FULL_FINETUNING]
+DOUBLE_BUFFER_OFF = [row for row in MEASURED if row.is_training and row.double_buffer_off]
+OUT_OF_MEMORY = [row for row in all_rows() if row.data["outcome"] == "out_of_memory"]
 
 
 def each(rows: Iterable[Row]) -> pytest.MarkDecorator:
@@ -40,11 +43,21 @@ def excluding(rows: Iterable[Row], *others: list[Row]) -> list[Row]:
 
 def test_all_committed_rows_are_held():
     assert len(all_rows()) >= 223
-    assert {row.path for row in all_rows()} == set(BY_PATH)
+    assert {row.path for row in MEASURED} == set(BY_PATH)
     assert all(len(rows) > 20 for rows in BY_PATH.values())
 
 
-@each(all_rows())
+def test_rows_that_are_not_compared_say_why():
+    """Out of memory has its own test; else only what is no GPU byte of a step may be left out."""
+    left_out = excluding(all_rows(), list(MEASURED), OUT_OF_MEMORY)
+    assert all(row.path == "cpu" or row.data["detail"] for row in left_out)
+
+
+def test_no_job_that_ran_out_of_memory_is_said_to_fit():
+    assert [row.name for row in OUT_OF_MEMORY if row.estimate.verdict == "fits"] == []
+
+
+@each(MEASURED)
 class TestEveryRow:
     def test_runs_on_the_path_that_ran(self, row):
         assert row.estimate.execution_path == row.path
@@ -59,17 +72,36 @@ class TestEveryRow:
     def test_is_inside_the_evidence_only_where_structure_says_all(self, row):
         if row.path in ("block_compiled", "generated"):
             assert row.estimate.evidence == "outside"
-        elif row.on_h100:
+        elif row.is_reference:
             assert row.estimate.evidence == "inside"
 
     def test_is_not_refused_on_the_card_where_it_ran(self, row):
         assert row.estimate.verdict != "does_not_fit"
 
 
-@each(all_rows())
-def test_bytes_after_load_and_after_peft_are_right_to_a_fifth_of_a_percent(row):
-    assert abs(off_by(phase_bytes(row.estimate, "load"), row.data["after_load_allocated_bytes"])) < 0.002
-    assert abs(off_by(phase_bytes(row.estimate, "peft"), row.data["after_peft_allocated_bytes"])) < 0.002
+@each(MEASURED)
+def test_bytes_of_load_and_of_peft_are_right_to_a_fifth_of_a_percent(row):
+    assert abs(off_by(planned_when_done(row, "load"), row.data["after_load_allocated_bytes"])) < 0.002
+    if row.data["after_peft_allocated_bytes"] is None:
+        assert row.job["full_finetuning"] or row.job["mode"] == "generate"  # no adapters are added
+        return
+    assert abs(off_by(planned_when_done(row, "peft"), row.data["after_peft_allocated_bytes"])) < 0.002
+
+
+@each([r for r in MEASURED if r.data["ran"]["embedding_offloaded"] and (r.data["load"] or {}).get("peak")])
+def test_an_embedding_that_leaves_counts_until_it_has_left(row):
+    for stage in ("load", "peft"):
+        peak = row.data[stage]["peak"]["allocated_bytes"]
+        if peak is not None:
+            assert abs(off_by(phase_bytes(row.estimate, stage), peak)) < 0.002
+
+
+def planned_when_done(row: Row, stage: str) -> int:
+    """What is planned to be allocated at the end of a stage: an embedding that leaves then counts in its peak alone."""
+    embedding = {p.phase: sum(t.bytes for t in p.terms if t.name == "embedding") for p in row.estimate.phases}
+    following = {"load": "peft", "peft": "forward"}[stage]
+    left = embedding[stage] if not embedding.get(following, embedding[stage]) else 0
+    return phase_bytes(row.estimate, stage) - left
 
 
 def peak_off_by(row: Row) -> float:
@@ -89,21 +121,23 @@ class TestAnEagerStep:
         assert planned_peak_phase(row) == row.peak_phase
 
     def test_has_the_measured_peak_of_its_backward(self, row):
-        assert abs(off_by(phase_bytes(row.estimate, "backward"), row.data["backward_peak_bytes"])) < 0.01
+        # One small model in 16 bit, whose peak is its loss, had two hidden states more in a backward below that.
+        allowed = 0.015 if row.peak_phase != "backward" else 0.01
+        assert abs(off_by(phase_bytes(row.estimate, "backward"), row.data["backward_peak_bytes"])) < allowed
 
     def test_has_the_measured_peak_of_its_forward_and_loss(self, row):
         # Two twins of 3 layers at 2,048 tokens were seen 1.1 % higher in a forward that is not their peak.
         assert abs(off_by(phase_bytes(row.estimate, "forward", "loss"), row.data["forward_peak_bytes"])) < 0.012
 
     def test_has_the_measured_peak_of_its_optimizer_step(self, row):
-        if row.on_h100:
+        if row.is_reference:
             # That loop kept the loss, and with it the graph's two hidden states, through the optimizer step.
             assert phase_bytes(row.estimate, "optimizer") < row.data["optimizer_peak_bytes"]
         else:
             assert abs(off_by(phase_bytes(row.estimate, "optimizer"), row.data["optimizer_peak_bytes"])) < 0.01
 
 
-@each([r for r in FUSED if r.on_h100])
+@each([r for r in FUSED if r.is_reference])
 class TestTheReferenceRows:
     def test_peak_within_a_thousandth(self, row):
         assert abs(peak_off_by(row)) < 0.001
@@ -114,7 +148,7 @@ class TestTheReferenceRows:
         assert abs(off_by(device, row.data["device_used_bytes"])) < 0.025
 
 
-@each([r for r in BY_PATH["block_compiled"] if r.on_h100])
+@each([r for r in BY_PATH["block_compiled"] if r.is_reference])
 def test_compiled_reference_rows_have_the_measured_device_bytes(row):
     assert abs(off_by(row.estimate.peak_device_bytes.expected, row.data["device_used_bytes"])) < 0.035
 
@@ -124,10 +158,17 @@ def test_eager_steps_with_dropout_or_some_projections_peak_within_1_percent(row)
     assert abs(peak_off_by(row)) < 0.01
 
 
-@each([r for r in BY_PATH["eager"] if r.family == "gemma-2"])
+@each([r for r in BY_PATH["eager"] if r.family == "gemma2"])
 def test_eager_steps_of_gemma_2_peak_within_2_percent(row):
     assert abs(peak_off_by(row)) < 0.02
     assert planned_peak_phase(row) == row.peak_phase
+
+
+def test_every_training_row_has_its_peak_held_by_a_test_of_this_file():
+    held = [r for r in BY_PATH["eager"] if r.family in ("dense", "gemma2")]
+    others = [r for path, rows in BY_PATH.items() if path != "eager" for r in rows]
+    one_peak = [r for r in MEASURED if r.data["evaluation"] or r.data["generation"]]
+    assert [r.name for r in excluding(MEASURED, held, others, one_peak, DOUBLE_BUFFER_OFF)] == []
 
 
 @each(BY_PATH["block_compiled"])
@@ -147,7 +188,7 @@ def test_generated_steps_peak_within_8_percent(row):
     assert abs(peak_off_by(row)) < 0.08
 
 
-@each([r for r in BY_PATH["generated"] if r.data["trainer"] == "sft" and r.family in ("granite", "gemma-3")])
+@each([r for r in BY_PATH["generated"] if r.data["trainer"] == "sft" and r.family in ("granite", "gemma3_text")])
 def test_full_logits_in_the_trainer_peak_within_2_percent(row):
     assert abs(peak_off_by(row)) < 0.02
     assert planned_peak_phase(row) == row.peak_phase
@@ -173,7 +214,7 @@ def test_int8_is_known_to_be_under_16_percent_short(row):
     assert -0.16 < peak_off_by(row) <= 0
 
 
-@each([r for r in all_rows() if r.double_buffer_off])
+@each(DOUBLE_BUFFER_OFF)
 def test_without_the_second_staging_buffer_a_run_needs_just_that_much_less(row):
     peak = row.estimate.phases[[p.phase for p in row.estimate.phases].index(row.estimate.peak_phase)]
     second = next(t.bytes for t in peak.terms if t.name == "offload_staging_second")
@@ -184,14 +225,14 @@ BEFORE_TRAINING = ("optimizer_state", "offload_staging", "offload_staging_second
 """What a training step leaves behind; the measured evaluations ran before one, the planned ones run after."""
 
 
-@each([r for r in all_rows() if r.job.get("per_device_eval_batch_size")])
+@each([r for r in MEASURED if r.data["evaluation"]])
 def test_an_evaluation_needs_what_was_measured_beside_what_training_left(row):
     phase = next(p for p in row.estimate.phases if p.phase == "evaluation")
     left_behind = sum(t.bytes for t in phase.terms if t.name in BEFORE_TRAINING)
     assert abs(off_by(phase.allocated_bytes - left_behind, row.data["peak_allocated_bytes"])) < 0.015
 
 
-@each([r for r in all_rows() if r.job.get("mode") == "generate"])
+@each([r for r in MEASURED if r.job["mode"] == "generate"])
 def test_a_generation_peaks_within_2_percent(row):
     assert abs(peak_off_by(row)) < 0.02
     assert row.estimate.peak_phase == "prefill"
@@ -200,7 +241,7 @@ def test_a_generation_peaks_within_2_percent(row):
 STEPS_OF_UNSLOTH = [*BY_PATH["block_compiled"], *excluding(BY_PATH["generated"], ABOVE_ON_PURPOSE)]
 
 
-@each([r for r in STEPS_OF_UNSLOTH if not r.on_h100 and r.family != "gemma-3"])
+@each([r for r in STEPS_OF_UNSLOTH if not r.is_reference and r.family != "gemma3_text"])
 def test_optimizer_steps_of_the_other_unsloth_paths_peak_within_1_percent(row):
-    # Left out: the H100 rows, whose loop held the loss's graph, and gemma-3, whose steps were seen 7 % lower.
+    # Left out: the first H100 rows, whose loop held the loss's graph, and gemma-3, whose steps were seen 7 % lower.
     assert abs(off_by(phase_bytes(row.estimate, "optimizer"), row.data["optimizer_peak_bytes"])) < 0.01

@@ -1,0 +1,105 @@
+"""Every committed measurement is one: it keeps the schema, says what it measured and with what, and is described."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ctxplan.models import resolve_model
+from estimator import job_to_json, parse_job
+from probes.measurement import Measurement, validate
+from probes.points import Point
+
+EVIDENCE = Path(__file__).parents[2] / "evidence"
+README = (EVIDENCE / "README.md").read_text(encoding="utf-8")
+FILES = sorted((EVIDENCE / "measurements").glob("*.jsonl"))
+SCRATCH = "scratch script of 2026-11-22"
+VOID = ("wrong_gpu", "neighbour")
+"""Outcomes that say nothing about the point."""
+
+
+def read(file: Path) -> list[Measurement]:
+    return [validate(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+MEASUREMENTS = [
+    pytest.param(measurement, id=f"{file.stem}:{number}")
+    for file in FILES
+    for number, measurement in enumerate(read(file), start=1)
+]
+
+
+def point_of(measurement: Measurement) -> Point:
+    """The point again, from what the measurement keeps of it."""
+    assert measurement.steps_asked is not None
+    return Point(
+        job=parse_job(measurement.job),
+        trainer=measurement.trainer,
+        steps=measurement.steps_asked,
+        sample_lengths=measurement.sample_lengths,
+        environment=measurement.environment_asked,
+        cap_bytes=measurement.cap.total_bytes if measurement.cap else None,
+    )
+
+
+@pytest.mark.parametrize("measurement", MEASUREMENTS)
+class TestEveryMeasurement:
+    def test_names_its_stack(self, measurement: Measurement) -> None:
+        stack, job = measurement.stack, parse_job(measurement.job)
+        assert stack["torch"]
+        assert stack["transformers"]
+        if job.framework == "unsloth":
+            assert stack["unsloth"]
+            assert stack["unsloth_zoo"]
+        assert measurement.gpu
+        assert stack["driver"] or (measurement.instrument.startswith(SCRATCH) and "H100" in measurement.gpu)
+
+    def test_has_its_job_in_the_whole_form_of_the_contract(self, measurement: Measurement) -> None:
+        assert job_to_json(parse_job(measurement.job)) == measurement.job
+
+    def test_carries_the_digest_of_its_point(self, measurement: Measurement) -> None:
+        assert measurement.point == point_of(measurement).digest
+
+    def test_ran_the_layers_and_the_length_of_its_job(self, measurement: Measurement) -> None:
+        job = parse_job(measurement.job)
+        layers = job.num_hidden_layers or resolve_model(job.model, offline=True).architecture.num_hidden_layers
+        assert measurement.num_hidden_layers == layers
+        assert measurement.sequence_length == (job.sequence_length or job.max_seq_length)
+
+    def test_is_not_void(self, measurement: Measurement) -> None:
+        assert measurement.outcome not in VOID
+
+    def test_has_the_peaks_of_its_last_step(self, measurement: Measurement) -> None:
+        if not measurement.steps or measurement.outcome != "ok":
+            return
+        last = measurement.steps[-1]
+        assert last.peak_allocated_bytes == measurement.peak_allocated_bytes
+        assert last.backward is not None
+        assert last.backward.allocated_bytes == measurement.backward_peak_bytes
+        assert 1 <= len(measurement.steps) <= measurement.steps_run
+
+
+def described_files() -> dict[str, tuple[int, str]]:
+    """Rows and command of each file, as the table of evidence/README.md gives them."""
+    lines = re.findall(r"^\| `(measurements/[^`]+)` \| [^|]+ \| (\d+) \| ([^|]+) \|$", README, re.MULTILINE)
+    return {name: (int(rows), command) for name, rows, command in lines}
+
+
+def test_every_file_is_described_with_its_rows_and_the_command_that_made_it() -> None:
+    assert {name: rows for name, (rows, _) in described_files().items()} == {
+        f"measurements/{file.name}": len(read(file)) for file in FILES
+    }
+    for name, (_, command) in described_files().items():
+        instruments = {m.instrument for m in read(EVIDENCE / name)}
+        by_script = all(instrument.startswith(SCRATCH) for instrument in instruments)
+        assert "scratch script" in command if by_script else "`ctxplan " in command
+
+
+def test_every_field_of_a_measurement_is_explained() -> None:
+    table = README.split("## A measurement")[1]
+    cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
+    explained = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(explained) == sorted(Measurement.model_fields)
