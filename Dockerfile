@@ -21,6 +21,7 @@ COPY estimator estimator
 COPY ctxplan ctxplan
 COPY probes probes
 COPY app app
+COPY evidence/tiers evidence/tiers
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python -m pip --python /opt/ctxplan/bin/python install --no-deps /wheels/*.whl \
  && /opt/ctxplan/bin/python -m compileall -q /opt/ctxplan/lib

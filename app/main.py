@@ -16,7 +16,7 @@ from app.observe import Observe
 from app.openapi import install_openapi
 from app.pages import STATIC
 from app.plans import Plans
-from app.routers import estimates, gpus, health, max_context, models, pages, scripts
+from app.routers import estimates, gpus, health, max_context, models, pages, scripts, tiers
 from app.settings import Settings
 from app.state import State
 from ctxplan import Planner, __version__
@@ -25,7 +25,7 @@ DESCRIPTION = (
     "Plans the GPU memory and the context length of Unsloth fine-tuning runs. Every error is a problem document."
 )
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
-ROUTERS = (estimates, max_context, scripts, models, gpus, health, pages)
+ROUTERS = (estimates, max_context, scripts, models, gpus, tiers, health, pages)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -159,6 +159,44 @@ class Models(_Answer):
     next: None
 
 
+class TierMeasured(_Answer):
+    """The run that a tier's evidence is of. ``reason``: why it does not confirm the tier."""
+
+    sequence_length: Count | None
+    emulated: bool
+    gpu: str | None
+    num_hidden_layers: Count | None
+    peak_allocated_bytes: Count | None
+    measured_at: str | None
+    reason: str | None
+
+
+class TierListing(_Answer):
+    """A claim: a job at a length, and whether a real run on a real card confirms it."""
+
+    name: str
+    claim: str
+    source: str
+    sequence_length: Count
+    limited_by: str | None
+    job: dict[str, Any]
+    confirmed: bool
+    measured: TierMeasured | None
+
+
+class Tiers(_Answer):
+    """Every tier, in one page."""
+
+    items: list[TierListing]
+    next: None
+
+
+class TierAnswer(TierListing):
+    """A tier with its evidence, as ``ctxplan tier confirm`` wrote it."""
+
+    evidence: dict[str, Any] | None
+
+
 class Health(_Answer):
     """The process answers."""
 

@@ -23,6 +23,7 @@ _LINKS = (
     ("/openapi.json", "The same as an OpenAPI document"),
     ("/v1/models", "The models that are known"),
     ("/v1/gpus", "The GPUs that are known"),
+    ("/v1/tiers", "Claims about long contexts, and their evidence"),
     ("/readyz", "Whether the service can plan"),
     ("/metrics", "What it has done"),
 )

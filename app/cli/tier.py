@@ -1,0 +1,141 @@
+"""``ctxplan tier``: claims about long contexts, with their evidence, and how a card confirms one."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.jobs import Json
+from app.cli.output import DOES_NOT_FIT, DONE, leave, print_json
+from app.cli.probe import need_the_probe
+from app.cli.search import run_one
+from ctxplan import Planner
+
+if TYPE_CHECKING:
+    from ctxplan.tiers import Tier
+
+EVIDENCE = Path("evidence") / "tiers"
+
+Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="The tier (ctxplan tier list).")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where NAME.json is written.")]
+TimeLimit = Annotated[float, typer.Option("--time-limit", metavar="SECONDS", min=1, help="Of the whole run.")]
+Steps = Annotated[int, typer.Option("--steps", metavar="N", min=2, max=1000, help="Optimizer steps.")]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE.jsonl",
+        show_default=False,
+        help="Take the run from these measurements instead of making it again.",
+    ),
+]
+
+
+def register(application: typer.Typer) -> None:
+    """Add this file's commands."""
+    group = typer.Typer(help="Claims about long contexts, and their evidence.", no_args_is_help=True)
+    group.command("list")(list_tiers)
+    group.command("show")(show)
+    group.command("confirm")(confirm)
+    application.add_typer(group, name="tier")
+
+
+def list_tiers(as_json: Json = False) -> None:
+    """List the tiers, each with what its evidence says."""
+    from ctxplan.tiers import tiers_to_json
+
+    items = tiers_to_json(Planner(offline=True))
+    if as_json:
+        print_json({"items": items, "next": None})
+        return
+    for item in items:
+        typer.echo(f"{item['name']}: {_state(item)}\n  {item['claim']}", err=True)
+
+
+def show(name: Name, as_json: Json = False) -> None:
+    """Show a tier: the claim, its run, and the whole evidence."""
+    from ctxplan.tiers import find_tier, read_evidence, tier_to_json
+
+    evidence = read_evidence(find_tier(name).name)
+    item = tier_to_json(find_tier(name), Planner(offline=True), evidence)
+    if as_json:
+        print_json({**item, "evidence": evidence})
+        return
+    typer.echo(f"{item['name']}: {_state(item)}\n  {item['claim']}\n  source: {item['source']}", err=True)
+    if evidence:
+        _tell(dict(evidence))
+
+
+def confirm(
+    name: Name,
+    as_json: Json = False,
+    out: Out = EVIDENCE,
+    time_limit: TimeLimit = 7200,
+    steps: Steps = 3,
+    source: From = None,
+) -> None:
+    """Run a tier's job on this card at full depth and write what came of it. Exit code 0 confirmed, 1 not."""
+    need_the_probe()
+    from ctxplan.tiers import find_tier
+    from probes.files import check_writable, write_json
+
+    tier = find_tier(name)
+    file = out / f"{tier.name}.json"
+    out.mkdir(parents=True, exist_ok=True)
+    check_writable(file)
+    document = _from_file(tier, source) if source else _from_card(tier, time_limit=time_limit, steps=steps)
+    write_json(file, document)
+    if as_json:
+        print_json(document)
+    else:
+        _tell(document)
+    raise typer.Exit(DONE if document["confirmed"] else DOES_NOT_FIT)
+
+
+def _from_card(tier: Tier, *, time_limit: float, steps: int) -> dict[str, Any]:
+    from probes.host import host_ram
+    from probes.nvml import find_card
+    from probes.tiers import Machine, confirm
+
+    card = find_card()
+    if card is None:
+        leave("a tier is confirmed on a GPU, and this machine shows none")
+    machine = Machine(gpu=card.name, total_bytes=card.total_bytes, host_ram_bytes=host_ram().usable_bytes)
+    run = partial(run_one, time_limit=time_limit)
+    command = f"ctxplan tier confirm {tier.name} --steps {steps}"
+    return confirm(tier, run, machine, planner=Planner(offline=True), command=command, steps=steps)
+
+
+def _from_file(tier: Tier, source: Path) -> dict[str, Any]:
+    from probes.rows import read_measurements
+    from probes.tiers import from_measurements
+
+    if not source.is_file():
+        leave(f"{source}: there is no such file")
+    # Where the file lies on this machine is nobody's business.
+    shown = source.name if source.is_absolute() else source.as_posix()
+    command = f"ctxplan tier confirm {tier.name} --from {shown}"
+    return from_measurements(tier, read_measurements(source), planner=Planner(offline=True), command=command)
+
+
+def _state(item: dict[str, Any]) -> str:
+    measured = item["measured"]
+    if measured is None:
+        return "no evidence yet"
+    if item["confirmed"]:
+        return f"confirmed on {measured['gpu']}, {measured['sequence_length']:,} tokens"
+    return f"not confirmed ({measured['reason']})"
+
+
+def _tell(document: dict[str, Any]) -> None:
+    if document["confirmed"]:
+        typer.echo(f"Confirmed on {document['gpu']}: {document['sequence_length']:,} tokens.", err=True)
+    else:
+        typer.echo(f"Not confirmed: {document['reason']}.", err=True)
+    if document["peak_allocated_bytes"] is not None:
+        typer.echo(f"Peak: {document['peak_allocated_bytes'] / 2**30:.2f} GiB allocated.", err=True)
+    for change in document["changes"]:
+        typer.echo(f"Changed {change['key']} from {change['from']} to {change['to']}: {change['why']}.", err=True)
