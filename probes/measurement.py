@@ -86,6 +86,7 @@ class Ran(_Document):
             ``flash``, ``efficient``, ``math``, ``flex``).
         loss: implementation that was called; ``loss_rows`` the rows of one chunk.
         layers_compiled: decoder layers that went through torch.compile.
+        checkpointing: ``unsloth`` or ``torch``, by which layers were recomputed; ``none`` where none was.
         input_shape: shape of the ids that reached the model.
         inputs_offloaded: layer inputs that went to the host in the last step; ``pinned_buffers`` of them pinned.
     """

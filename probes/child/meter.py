@@ -96,6 +96,9 @@ class Recorder:
     The parts of a step, in the order of calls: `step_begins`, then for each micro-batch `forward_ends` and
     `backward_ends`, then `step_ends`. The optimizer's part holds everything from the last backward on.
 
+    Attributes:
+        optimizer: the class that steps, with its module, as whoever trains found it.
+
     Args:
         tell: called with (phase, step, allocated bytes) as parts begin, for whoever watches.
     """
@@ -104,6 +107,7 @@ class Recorder:
         self.meter = meter
         self.steps: list[dict[str, Any]] = []
         self.phase = "forward"
+        self.optimizer: str | None = None
         self._tell = tell
         self._parts: dict[str, Peak] = {}
         self._losses: list[Any] = []
@@ -131,6 +135,11 @@ class Recorder:
         self._losses.append(loss)
         self._leave()
         self._enter("optimizer")
+
+    def steps_with(self, optimizer: Any) -> None:
+        """Note the optimizer; accelerate wraps it in a class of its own."""
+        inner = getattr(optimizer, "optimizer", optimizer)
+        self.optimizer = f"{type(inner).__module__}.{type(inner).__qualname__}"
 
     def step_ends(self) -> None:
         self._leave()

@@ -40,16 +40,20 @@ class Observer:
         self._loss: dict[str, Any] = {}
         self._inputs: dict[str, Any] = {}
         self._offloading: dict[str, Any] = {}
+        self._calls: Counter[str] = Counter()
 
     def install(self, model: Any, framework: str) -> None:
         """Listen to what the model is given and, in Unsloth, to its loss."""
-        _decoder(model).register_forward_pre_hook(self._note_inputs, with_kwargs=True)
+        decoder = _decoder(model)
+        decoder.register_forward_pre_hook(self._note_inputs, with_kwargs=True)
+        # A decoder's first layer runs once for each forward, and once more for each that is recomputed.
+        decoder.layers[0].register_forward_pre_hook(lambda *_: self._calls.update(["layer"]))
         if framework == "unsloth" and self._meter.cuda:
             _listen_to_loss(self._loss)
 
     def forget(self) -> None:
         """Before the next point."""
-        for seen in (self._operators, self._loss, self._inputs, self._offloading):
+        for seen in (self._operators, self._loss, self._inputs, self._offloading, self._calls):
             seen.clear()
 
     def step_ended(self, framework: str) -> None:
@@ -75,6 +79,7 @@ class Observer:
             "attention": backend,
             "attention_kernel": kernel,
             "layers_compiled": layers_compiled(decoder),
+            "checkpointing": self._checkpointing(),
             "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "weight_dtypes": _weight_dtypes(model),
             **self._inputs,
@@ -91,6 +96,14 @@ class Observer:
                 return meaning
         return ("eager", None) if any("softmax" in name for name in self._operators) else (None, None)
 
+    def _checkpointing(self) -> str | None:
+        """``unsloth`` or ``torch``, by which layers were recomputed; ``none`` where they were not."""
+        if not self._calls["decoder"] or not any("ackward" in name for name in self._operators):
+            return None
+        if any("UnslothCheckpointFunction" in name for name in self._operators):
+            return "unsloth"
+        return "torch" if self._calls["layer"] > self._calls["decoder"] else "none"
+
     def _loss_facts(self) -> dict[str, Any]:
         if self._loss:
             return dict(self._loss)
@@ -98,6 +111,7 @@ class Observer:
         return {"loss": "full_logits"} if full else {}
 
     def _note_inputs(self, _: Any, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        self._calls.update(["decoder"])
         ids = options.get("input_ids", arguments[0] if arguments else None)
         if ids is not None:
             self._inputs.setdefault("input_shape", tuple(ids.shape))

@@ -46,6 +46,7 @@ class Session:
         self.meter = Meter(ballast_bytes=ballast_bytes)
         self._observer = Observer(self.meter)
         self._steps: list[dict[str, Any]] = []
+        self._optimizer: str | None = None
 
     def run(self) -> None:
         """Load, then measure every point. Errors pass through."""
@@ -104,7 +105,7 @@ class Session:
             measured = self._generated(point, run, loaded)
         else:
             measured = self._trained(point, run, loaded)
-        ran = self._observer.ran(loaded.model)
+        ran = {**self._observer.ran(loaded.model), "optimizer": self._optimizer}
         # The CPU backend pads what a GPU flattens; the shape that it was given is on record all the same.
         if point.job.mode == "train" and (self.meter.cuda or not point.sample_lengths):
             check_tokens(point, ran)
@@ -136,6 +137,7 @@ class Session:
         self._tell("trainer", None, self.meter.allocated())
         self._steps = recorder.steps
         train(point, run, loaded, recorder, watch, self._folder / "trainer")
+        self._optimizer = recorder.optimizer
         facts = {"steps": recorder.steps, "steps_run": len(recorder.steps), **_last_step(recorder.steps[-1])}
         if self._snapshots and self.meter.cuda:
             facts["live_tensors"] = snapshot.live_at_peak(first_event)

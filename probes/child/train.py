@@ -36,6 +36,7 @@ def _train_in_a_loop(point: Point, run: Run, loaded: Loaded, recorder: Recorder,
     ids = data.random_ids(lengths, model.config.get_text_config().vocab_size, seed=0)
     batch = data.flattened_batch(lengths, ids, device) if run.flattened else data.dense_batch(ids, device)
     optimizer = make_optimizer(model, job, folder)
+    recorder.steps_with(optimizer)
     cast = torch.autocast(device, dtype=torch.bfloat16) if job.framework == "transformers" else nullcontext()
     model.train()
     for number in range(1, point.steps + 1):
@@ -143,7 +144,8 @@ def _attach(trainer: Any, recorder: Recorder, watch: Watch) -> None:
             watched[-1].__enter__()
             recorder.step_begins()
 
-        def on_step_end(self, *_: Any, **__: Any) -> None:
+        def on_step_end(self, *_: Any, optimizer: Any, **__: Any) -> None:
+            recorder.steps_with(optimizer)
             recorder.step_ends()
             watched.pop().__exit__(None, None, None)
 

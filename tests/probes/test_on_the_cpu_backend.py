@@ -59,7 +59,8 @@ def test_what_was_asked_and_what_ran_are_both_on_record() -> None:
     assert parse_job(m.job).padding_free is False
     assert m.ran.input_shape == (3, 64)
     assert m.ran.forward == "transformers.models.qwen2.modeling_qwen2.Qwen2Model.forward"
-    assert m.ran.attention == "sdpa"
+    assert (m.ran.attention, m.ran.checkpointing) == ("sdpa", "torch")
+    assert m.ran.optimizer == "torch.optim.adamw.AdamW"
     assert m.steps_run == len(m.steps) == 2
     # LoRA of rank 4 on the seven projections of two layers: r (in + out) each.
     widths = [(128, 128), (128, 64), (128, 64), (128, 128), (128, 256), (128, 256), (256, 128)]
@@ -73,11 +74,13 @@ def test_what_was_asked_and_what_ran_are_both_on_record() -> None:
         (tiny_job(framework="transformers", load_in_16bit=None, full_finetuning=True), "loop"),
         (tiny_job(load_in_16bit=None, full_finetuning=True), "sft"),
         (tiny_job(packing=True), "sft"),
+        (tiny_job(padding_free=False, use_gradient_checkpointing=False), "loop"),
     ],
 )
 def test_the_other_ways_to_train_run_too(job: dict[str, Any], trainer: str) -> None:
     (m,) = probe(job, trainer=trainer, steps=2)
     assert (m.outcome, m.execution_path) == ("ok", "cpu"), m.detail
+    assert m.ran.checkpointing == ("none" if job.get("use_gradient_checkpointing") is False else "torch")
     assert all(step.loss is not None for step in m.steps)
 
 
