@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from estimator import calibration, rope
+from estimator import rope
 from estimator.architecture import Architecture
-from estimator.calibration import Evidence
+from estimator.calibration.bound import Evidence, weigh_evidence
+from estimator.calibration.document import STRUCTURAL, Calibration
+from estimator.calibration.reserved import least_reserved_bytes, modules_bytes, reserved_bytes, room_bytes
 from estimator.checkpointing import host_slots, mode
 from estimator.device import find_device
 from estimator.estimate import Bytes, Estimate, HostBytes, Verdict
 from estimator.host import HostPlan, host_plan
 from estimator.job import Job
 from estimator.phases import Simulation, simulate
-from estimator.resolve import Run, resolve
+from estimator.resolve import Run, Trainer, resolve
 from estimator.sizes import Sizes, sizes_of
 from estimator.statics import Statics, statics_of
+
+EVEN_ODDS = 0.5
+"""The least confidence: the bound of it is what is expected."""
 
 HOST_MARGIN = 0.05
 """Host RAM is expected within 5 %: the process itself differs between machines."""
@@ -53,25 +58,31 @@ class Outcome(NamedTuple):
     safe_room: int
 
 
-def estimate(job: Job, architecture: Architecture) -> Estimate:
+def estimate(
+    job: Job, architecture: Architecture, calibration: Calibration = STRUCTURAL, *, trainer: Trainer | None = None
+) -> Estimate:
     """What a job needs on its GPU and its host, and whether it fits.
 
     Args:
         job: as written; nulls are filled in. architecture: the model's shape (`estimator.families.read_config`).
+        calibration: what was fitted to measurements; by default nothing, and the structure stands alone.
+        trainer: what runs the steps; None for ``SFTTrainer`` with Unsloth, for a bare loop with plain transformers.
 
     Raises:
         CtxplanError: the job contradicts itself, the model or the GPU cannot be planned.
     """
-    prepared = prepare(job, architecture)
+    prepared = prepare(job, architecture, calibration, trainer=trainer)
     resolved = prepared.run.job
     return describe(
         prepared, outcome_at(prepared, resolved.max_seq_length, resolved.sequence_length or resolved.max_seq_length)
     )
 
 
-def prepare(job: Job, architecture: Architecture) -> Prepared:
+def prepare(
+    job: Job, architecture: Architecture, calibration: Calibration = STRUCTURAL, *, trainer: Trainer | None = None
+) -> Prepared:
     """Resolve a job and compute its static bytes."""
-    run = resolve(job, architecture, find_device(job.gpu))
+    run = resolve(job, architecture, find_device(job.gpu), trainer=trainer, calibration=calibration)
     return Prepared(run, statics_of(run))
 
 
@@ -83,24 +94,22 @@ def outcome_at(prepared: Prepared, max_seq_length: int, length: int) -> Outcome:
         run.architecture, max_seq_length=max_seq_length, sequences=job.per_device_train_batch_size, length=length
     )
     simulation = simulate(run, statics, z)
-    evidence = calibration.weigh_evidence(run, z)
+    evidence = weigh_evidence(run, z)
     expected = simulation.peak.allocated_bytes
-    factor = calibration.confidence_factor(job.confidence)
-    allocated = Bytes(expected, expected + int(expected * evidence.margin * factor))
+    bound = job.confidence > EVEN_ODDS
+    allocated = Bytes(expected, expected + int(expected * evidence.margin))
     managed = statics.optimizer_device_bytes
     reserved = Bytes(
-        calibration.reserved_bytes(run, allocated.expected, beside_bytes=managed),
-        max(
-            calibration.reserved_bytes(run, allocated.upper, upper=factor > 0, beside_bytes=managed),
-            allocated.upper,
-        ),
+        reserved_bytes(run, allocated.expected, beside_bytes=managed),
+        max(reserved_bytes(run, allocated.upper, upper=bound, beside_bytes=managed), allocated.upper),
     )
-    beside = run.device.context_bytes + calibration.LOADED_MODULES_BYTES + managed
+    beside = run.device.context_bytes + managed
+    modules, more_modules = modules_bytes(run), modules_bytes(run, upper=True)
     host = _host(run, statics, z, simulation)
-    needed = _needed(run, allocated, bound=factor > 0)
-    room = calibration.room_bytes(run) - managed
-    most = max(run.device.total_bytes, needed.upper + beside)
-    device = Bytes(reserved.expected + beside, min(reserved.upper + beside + calibration.MORE_MODULES_BYTES, most))
+    needed = _needed(run, allocated, bound=bound)
+    room = room_bytes(run) - managed
+    most = max(run.device.total_bytes, needed.upper + beside + modules)
+    device = Bytes(reserved.expected + beside + modules, min(reserved.upper + beside + more_modules, most))
     rooms = _rooms(run, needed, room, host)
     verdict, limited_by = _verdict(rooms)
     expected_room, safe_room = min(rooms[0], rooms[2]), min(rooms)
@@ -140,7 +149,7 @@ def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
         verdict=outcome.verdict,
         confidence=run.job.confidence,
         limited_by=outcome.limited_by,
-        calibration=dict(calibration.STRUCTURAL),
+        calibration=run.calibration.named(),
         evidence="inside" if outcome.evidence.inside else "outside",
         rope=described,
         regime=_regime(run, outcome),
@@ -169,8 +178,8 @@ def _host(run: Run, statics: Statics, z: Sizes, simulation: Simulation) -> HostP
 
 def _needed(run: Run, allocated: Bytes, *, bound: bool) -> Bytes:
     """What torch must be able to reserve for the peak."""
-    upper = calibration.least_reserved_bytes(run, allocated.upper, upper=bound)
-    return Bytes(calibration.least_reserved_bytes(run, allocated.expected), max(upper, allocated.upper))
+    upper = least_reserved_bytes(run, allocated.upper, upper=bound)
+    return Bytes(least_reserved_bytes(run, allocated.expected), max(upper, allocated.upper))
 
 
 def _rooms(run: Run, needed: Bytes, room: int, host: HostPlan) -> tuple[int, int, int, int]:

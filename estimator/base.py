@@ -84,7 +84,7 @@ def caches(run: Run, statics: Statics, z: Sizes) -> LiveSet:
     if run.own_forward:
         rows = rope.cache_rows(run.architecture.rope, z.max_seq_length, z.length, positions_given=run.flattened)
         source = "unsloth/models/llama.py _PerDeviceRopeCache"
-        terms.append(("rope_cache", rope.cache_bytes(run.architecture, rows), "2 * 2 rows hd", source))
+        terms.append(("rope_cache", rope.cache_bytes(run.architecture, rows), "2 * 2 rows hd (4 for Gemma)", source))
     return terms
 
 

@@ -28,6 +28,8 @@ MLP_SAVED = f"{MLP}.forward, saved e and g"
 MLP_RANK = f"{MLP}.backward, up_dB and gate_dB"
 MLP_FACTORS = f"{MLP}.backward, 16-bit factors and their gradients"
 MLP_DW = f"{MLP}.backward, DW"
+GEMMA2 = "unsloth/models/gemma2.py Gemma2DecoderLayer_fast_forward"
+POST_NORMS = frozenset({"gemma2"})
 
 
 def forward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
@@ -65,8 +67,17 @@ def kept_for_backward(run: Run, z: Sizes) -> LiveSet:
         ("residual", z.u, "u", RESIDUAL),
         ("mlp_input", z.u if run.fused.mlp else 0, "u", MLP_INPUT),
         ("norm_statistics", 2 * block(4 * z.tokens), "2 * 4 T", "unsloth/kernels/rms_layernorm.py, saved r"),
+        *_post_norms(run, z),
         *_mlp_kept(run, z),
     ]
+
+
+def _post_norms(run: Run, z: Sizes) -> LiveSet:
+    """Where attention and MLP are normed once more before they are added: the first norm's input, and the gradient
+    that the second makes beside the residual stream's."""
+    if run.architecture.model_type not in POST_NORMS:
+        return []
+    return [("attention_block_output", z.u, "u", GEMMA2), ("mlp_output_gradient", z.u, "u", GEMMA2)]
 
 
 def _mlp_kept(run: Run, z: Sizes) -> LiveSet:
@@ -104,7 +115,8 @@ def backward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
 
 def backward_attention(run: Run, z: Sizes) -> LiveSet:
     """The attention kernel's backward, with what the block had saved; the MLP's tensors are gone."""
-    saved = without(attention.saved_for_backward(run, z), "attention_output_copy")
+    gone = ("attention_output_copy", "attention_output" if run.kernel == "softcap_compiled" else "")
+    saved = without(attention.saved_for_backward(run, z), *gone)
     return [
         ("attention_input", _attention_input(run, z), "u", QKV_INPUT),
         *saved,

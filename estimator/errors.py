@@ -4,6 +4,7 @@
     ├── JobError                  a job that cannot be planned as it was written
     ├── ArchitectureError         a config that lacks a dimension or has an absurd one
     │   └── UnsupportedArchitecture   a model_type that is not modelled
+    ├── CalibrationError          a document that is no calibration
     ├── UnknownDevice             a GPU that is not in the catalogue
     └── UnknownModel              a model that could not be found
 
@@ -53,6 +54,12 @@ class UnsupportedArchitecture(ArchitectureError):
     """A ``model_type`` that is not modelled; the message says what support would need."""
 
     code = "unsupported-architecture"
+
+
+class CalibrationError(CtxplanError):
+    """A document that is no calibration, or one that was changed."""
+
+    code = "invalid-calibration"
 
 
 class UnknownDevice(CtxplanError):

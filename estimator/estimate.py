@@ -44,11 +44,14 @@ class HostBytes(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """The largest sum of live bytes in one part of the run; ``rows`` are what it sums (`estimator.ledger.Row`)."""
+    """The largest sum of live bytes in one part of the run; ``rows`` are what it sums (`estimator.ledger.Row`), and
+    ``instant`` is the moment of it.
+    """
 
     phase: str
     allocated_bytes: int
     rows: tuple[tuple[str, int, str, str], ...]
+    instant: str = ""
 
     @property
     def terms(self) -> tuple[Term, ...]:

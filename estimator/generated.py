@@ -16,9 +16,12 @@ from estimator.sizes import Sizes
 from estimator.statics import Statics
 
 TRAINER_LOGIT_COPIES = 3
-"""Copies of the logits alive in TRL's SFTTrainer, which reads them for its metrics; a bare loop holds one or two
-fewer.
-"""
+"""Copies of the logits alive in TRL's SFTTrainer, which reads them for its metrics."""
+
+LOOP_LOGIT_COPIES = {"gemma3_text": 1}
+SCALED_LOGIT_COPIES = 2
+"""Copies in a bare loop: one, and another where the module scales its logits (granite, cohere). Measured: gemma-3-1b
+and granite-3.1-8b at 2,048 and 8,192 tokens, H200."""
 
 SCORES_IN_FORWARD, SCORES_KEPT, SCORES_IN_BACKWARD = 3, 2, 5
 """Copies of the 16-bit attention scores where attention is eager: in its forward, kept for its backward, and in its
@@ -118,10 +121,12 @@ def loss_instants(run: Run, statics: Statics, z: Sizes, regime: Regime, plan: Lo
     held = [*eager.held_at_loss(run, z, regime), *eager.old_gradients(run, statics)]
     held.append(("final_norm_input", z.u, "u", MODULES))
     logits = 2 * z.tokens * run.architecture.vocab_size
+    in_a_loop = LOOP_LOGIT_COPIES.get(run.architecture.model_type, SCALED_LOGIT_COPIES)
+    copies = TRAINER_LOGIT_COPIES if run.trainer == "sft" else in_a_loop
     hidden = ("final_hidden_state", z.u, "u", MODULES)
     return [
         Instant(
-            "loss", "forward", [*held, hidden, ("logits", TRAINER_LOGIT_COPIES * logits, "3 * 2 T V", CROSS_ENTROPY)]
+            "loss", "forward", [*held, hidden, ("logits", copies * logits, f"{copies} * 2 T V", CROSS_ENTROPY)]
         ),
         Instant("backward", "loss", [*held, ("logits", 2 * logits, "2 * 2 T V", CROSS_ENTROPY)]),
     ]

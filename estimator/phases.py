@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 from estimator import attention, base, block_compiled, eager, evaluation, generated, kv_cache, stock
-from estimator.calibration import reserved_bytes, room_bytes, with_fragmentation
+from estimator.calibration.corrections import corrected
+from estimator.calibration.reserved import reserved_bytes, room_bytes, with_fragmentation
 from estimator.checkpointing import DOUBLE_BUFFER_HEADROOM_BYTES, LAST_INPUT, Regime, offloads_inputs, staging
 from estimator.embedding import embedding_leaves_after, embedding_offloaded
 from estimator.estimate import Phase
@@ -63,10 +64,10 @@ def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     steady = Regime(offloads=offloads_inputs(run, z), double_buffer=False, embedding_offloaded=moved, steady=True)
     common = [*resident, *_during_steps(run, statics, z)]
     under_first = total(common) + total(staging(run, z, steady._replace(steady=False)))
-    sized = _sized(path.forward(run, statics, z, steady))
+    sized = _sized(corrected(run, z, path.forward(run, statics, z, steady)))
     plan = _plan_loss(run, z, under_first + _first_step(sized, z))
-    sized += _sized(path.loss_instants(run, statics, z, steady, plan))
-    sized += _sized(path.backward(run, statics, z, steady))
+    sized += _sized(corrected(run, z, path.loss_instants(run, statics, z, steady, plan)))
+    sized += _sized(corrected(run, z, path.backward(run, statics, z, steady)))
     first_step = under_first + _first_step(sized, z)
     room = room_bytes(run) - with_fragmentation(run, first_step) - DOUBLE_BUFFER_HEADROOM_BYTES
     steady = steady._replace(double_buffer=steady.offloads and room > 0)
@@ -138,4 +139,6 @@ def _peaks(always: LiveSet, sized: list[Sized]) -> list[Phase]:
     for size, instant in sized:
         if instant.phase not in widest or size > widest[instant.phase][0]:
             widest[instant.phase] = size, instant
-    return [Phase(phase, under + size, (*always, *instant.rows)) for phase, (size, instant) in widest.items()]
+    return [
+        Phase(phase, under + size, (*always, *instant.rows), instant.name) for phase, (size, instant) in widest.items()
+    ]

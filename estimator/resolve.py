@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from estimator.adapters import EMBEDDINGS, Fused, check_targets, fused_kernels, known_targets
 from estimator.architecture import Architecture
+from estimator.calibration.document import STRUCTURAL, Calibration
 from estimator.device import Device
 from estimator.errors import JobError
 from estimator.job import ALL_LINEAR, Job
@@ -21,6 +22,9 @@ from estimator.stack import MEASURED_STACK, Stack, read_stack
 from estimator.weights import Storage, checkpoint_storage
 
 ExecutionPath = Literal["eager", "block_compiled", "generated", "transformers"]
+
+Trainer = Literal["sft", "loop"]
+"""What runs the steps: TRL's ``SFTTrainer``, or a bare loop of forward, backward and optimizer step."""
 
 EAGER_FAMILIES = frozenset({"llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3"})
 """Families whose forward Unsloth replaces (unsloth/models/loader.py); every other goes through FastModel."""
@@ -55,6 +59,7 @@ class Run(NamedTuple):
 
     Attributes:
         flattened: whether a micro-batch is one row of all its tokens (padding-free or packed).
+        trainer: a Trainer keeps what a bare loop frees: logits for its metrics, 32-bit optimizer state of embeddings.
     """
 
     job: Job
@@ -69,6 +74,8 @@ class Run(NamedTuple):
     targets: frozenset[str]
     fused: Fused
     assumptions: tuple[str, ...]
+    trainer: Trainer
+    calibration: Calibration
 
     @property
     def own_forward(self) -> bool:
@@ -81,8 +88,18 @@ class Run(NamedTuple):
         return self.storage not in ("bf16", "fp32")
 
 
-def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
+def resolve(
+    job: Job,
+    architecture: Architecture,
+    device: Device,
+    *,
+    trainer: Trainer | None = None,
+    calibration: Calibration = STRUCTURAL,
+) -> Run:
     """Fill in what the stack would choose.
+
+    Args:
+        trainer: None for ``SFTTrainer`` with Unsloth, and for a bare loop with plain transformers.
 
     Raises:
         JobError: contradictory or impossible settings; the error names the key.
@@ -135,6 +152,8 @@ def resolve(job: Job, architecture: Architecture, device: Device) -> Run:
         targets=names,
         fused=fused_kernels(names),
         assumptions=tuple(assumptions),
+        trainer=trainer or ("loop" if job.framework == "transformers" else "sft"),
+        calibration=calibration,
     )
 
 

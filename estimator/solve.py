@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from estimator.answer import Outcome, Prepared, describe, outcome_at, prepare
 from estimator.architecture import Architecture
-from estimator.calibration import MEASURED_TOKENS
+from estimator.calibration.evidence import measured_tokens
 from estimator.checkpointing import MINIMUM_OFFLOAD_BYTES, SMART_MIN_LENGTH
 from estimator.embedding import embedding_offloaded
 from estimator.estimate import MaxContext
@@ -119,7 +119,7 @@ class Search:
         batch = run.job.per_device_train_batch_size
         offload = MINIMUM_OFFLOAD_BYTES // (2 * batch * run.architecture.hidden_size) + 1
         tiled_loss = -(-FLASH_MIN_ROWS // batch) + 1
-        cuts = {SMART_MIN_LENGTH, offload, tiled_loss, MEASURED_TOKENS[run.path] // batch + 1}
+        cuts = {SMART_MIN_LENGTH, offload, tiled_loss, measured_tokens(run) // batch + 1}
         return {cut for cut in cuts if 1 < cut <= MAX_TOKENS}
 
     def _embedding_cut(self) -> set[int]:

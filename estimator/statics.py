@@ -69,6 +69,7 @@ def statics_of(run: Run) -> Statics:
         job.optim,
         job.modules_to_save,
         job.full_finetuning,
+        run.trainer,
         run.device.compute_capability,
     )
     found = _remembered.get(key)
@@ -90,7 +91,7 @@ def compute_statics(run: Run) -> Statics:
     itemsize = saved_itemsize(run)
     saved_bytes = len(job.modules_to_save) * block(itemsize * architecture.vocab_size * architecture.hidden_size)
     for name in job.modules_to_save:
-        through_trainer = name == "embed_tokens" and run.path != "transformers"
+        through_trainer = name == "embed_tokens" and run.trainer == "sft"
         tensors.append(Tensors(architecture.vocab_size, architecture.hidden_size, 1, itemsize, through_trainer))
     state, managed, step = _optimizer_bytes(run, tensors, trainable.lora_bytes + saved_bytes)
     return Statics(
@@ -175,7 +176,7 @@ def _base_tensors(architecture: Architecture, itemsize: int, *, through_trainer:
 
 def _full_finetuning(run: Run, weights: WeightBytes) -> Statics:
     itemsize = 4 if run.storage == "fp32" else 2
-    tensors = _base_tensors(run.architecture, itemsize, through_trainer=run.path != "transformers")
+    tensors = _base_tensors(run.architecture, itemsize, through_trainer=run.trainer == "sft")
     state, managed, step = _optimizer_bytes(run, tensors, weights.total)
     layer = sum(t.elements for t in tensors[1:]) // max(run.architecture.num_hidden_layers, 1)
     return Statics(

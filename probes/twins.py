@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ctxplan import Planner
 from estimator import Estimate, Job, find_device, parse_job, with_layers
 from estimator.answer import Outcome, Prepared, outcome_at, prepare
-from estimator.calibration import with_fragmentation
+from estimator.calibration.reserved import with_fragmentation
 from probes.errors import PointError
 from probes.measurement import Measurement
 from probes.points import Point
