@@ -2,6 +2,7 @@
 # make test      the test-suite                 (ARGS="-k name -n 2" goes to pytest)
 # make check     style, types, architecture, lock files
 # make bench     speed and accuracy
+# make calibration  what the committed measurements say, as ctxplan/calibration.json
 # make evidence  docs/evidence.md: each committed measurement beside its estimate
 # make claims    docs/claims.md: what Unsloth's users are told, beside what is predicted and measured
 # make lock      the lock files from their inputs (ARGS=--upgrade for newer versions)
@@ -23,7 +24,7 @@ PIP_INSTALL := bin/python -m pip --disable-pip-version-check install --quiet
 PROJECT_INSTALL := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 PROJECT_FILES := pyproject.toml ctxplan/__init__.py
 
-.PHONY: run test check bench evidence claims lock clean install install-test
+.PHONY: run test check bench calibration evidence claims lock clean install install-test
 
 run: install
 	@exec $(VENV)/bin/python scripts/run --host $(HOST) --port $(PORT) $(ARGS)
@@ -40,6 +41,9 @@ check: install-test
 
 bench: install-test
 	$(BIN)/python -m benchmarks $(ARGS)
+
+calibration: install-test
+	$(BIN)/python scripts/calibration $(ARGS)
 
 evidence: install-test
 	$(BIN)/python scripts/evidence $(ARGS)

@@ -15,9 +15,12 @@ from threading import Lock
 from typing import Any
 
 import estimator
+from ctxplan.calibrations import shipped
 from ctxplan.models import ModelFacts, resolve_model
 from estimator import Estimate, Job, MaxContext, parse_job
+from estimator.calibration.document import Calibration
 from estimator.errors import ArchitectureError
+from estimator.resolve import Trainer
 
 Model = str | Mapping[str, Any]
 Resolve = Callable[..., ModelFacts]
@@ -51,25 +54,50 @@ class Planner:
     Args:
         offline: never ask the Hub. allow_local: read a model from a directory of this machine.
         resolve: finds a model's facts; a seam for tests.
+        calibration: what is fitted to measurements; the shipped one by default.
     """
 
-    def __init__(self, *, offline: bool = False, allow_local: bool = True, resolve: Resolve = resolve_model) -> None:
+    def __init__(
+        self,
+        *,
+        offline: bool = False,
+        allow_local: bool = True,
+        resolve: Resolve = resolve_model,
+        calibration: Calibration | None = None,
+    ) -> None:
         self._offline = offline
         self._allow_local = allow_local
         self._resolve = resolve
+        self._calibration = calibration
         self._memory = FactsMemory()
 
-    def estimate(self, job: Job | Mapping[str, Any], facts: ModelFacts | None = None) -> Estimate:
-        """Estimate a job; ``facts`` spares the look-up where the caller has made it."""
+    @property
+    def calibration(self) -> Calibration:
+        """What every answer is calibrated with; another one takes effect with the next answer."""
+        return self._calibration or shipped()
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration) -> None:
+        self._calibration = calibration
+
+    def estimate(
+        self,
+        job: Job | Mapping[str, Any],
+        facts: ModelFacts | None = None,
+        *,
+        trainer: Trainer | None = None,
+    ) -> Estimate:
+        """Estimate a job; ``facts`` spares the look-up where the caller has made it, ``trainer`` as `estimator` has it."""
         parsed = job if isinstance(job, Job) else parse_job(job)
         facts = facts or self.facts(parsed.model)
-        return _with_assumptions(estimator.estimate(parsed, facts.architecture), facts)
+        answer = estimator.estimate(parsed, facts.architecture, self.calibration, trainer=trainer)
+        return _with_assumptions(answer, facts)
 
     def max_context(self, job: Job | Mapping[str, Any], facts: ModelFacts | None = None) -> MaxContext:
         """Find the longest context of a job; ``facts`` as in `estimate`."""
         parsed = job if isinstance(job, Job) else parse_job(job)
         facts = facts or self.facts(parsed.model)
-        answer = estimator.max_context(parsed, facts.architecture)
+        answer = estimator.max_context(parsed, facts.architecture, self.calibration)
         if not facts.assumptions:
             return answer
         at_safe = _with_assumptions(answer.estimate, facts) if answer.estimate else None

@@ -98,16 +98,16 @@ def outcome_at(prepared: Prepared, max_seq_length: int, length: int) -> Outcome:
     expected = simulation.peak.allocated_bytes
     bound = job.confidence > EVEN_ODDS
     allocated = Bytes(expected, expected + int(expected * evidence.margin))
-    managed = statics.optimizer_device_bytes
-    reserved = Bytes(
-        reserved_bytes(run, allocated.expected, beside_bytes=managed),
-        max(reserved_bytes(run, allocated.upper, upper=bound, beside_bytes=managed), allocated.upper),
-    )
-    beside = run.device.context_bytes + managed
-    modules, more_modules = modules_bytes(run), modules_bytes(run, upper=True)
     host = _host(run, statics, z, simulation)
+    unseen = statics.optimizer_device_bytes + host.page_table_bytes
+    reserved = Bytes(
+        reserved_bytes(run, allocated.expected, beside_bytes=unseen),
+        max(reserved_bytes(run, allocated.upper, upper=bound, beside_bytes=unseen), allocated.upper),
+    )
+    beside = run.device.context_bytes + unseen
+    modules, more_modules = modules_bytes(run), modules_bytes(run, upper=True)
     needed = _needed(run, allocated, bound=bound)
-    room = room_bytes(run) - managed
+    room = room_bytes(run) - unseen
     most = max(run.device.total_bytes, needed.upper + beside + modules)
     device = Bytes(reserved.expected + beside + modules, min(reserved.upper + beside + more_modules, most))
     rooms = _rooms(run, needed, room, host)

@@ -18,6 +18,11 @@ STARTUP_SLOT_BYTES = 256 * KIB
 """``CPU_BUFFERS`` at initialisation: 200 slots of 128 Ki elements, pinned."""
 
 
+PAGE_BYTES, PAGE_ENTRY_BYTES = 4 * KIB, 8
+"""The device maps pinned memory by pages of the host. Measured: an 8 B entry for each 4 KiB, 322 MiB for the 160 GiB of
+Llama-3.3-70B at 89,389 tokens on an H100, 32 to 56 MiB for 16 GiB of Llama-3.1-8B at 65,536."""
+
+
 class HostPlan(NamedTuple):
     """Host bytes by kind. ``pinned_slots`` of the offloaded layer inputs are pinned, the others pageable."""
 
@@ -29,6 +34,11 @@ class HostPlan(NamedTuple):
     @property
     def total_bytes(self) -> int:
         return self.pinned_bytes + self.pageable_bytes
+
+    @property
+    def page_table_bytes(self) -> int:
+        """Device memory that maps the pinned memory."""
+        return self.pinned_bytes // PAGE_BYTES * PAGE_ENTRY_BYTES
 
 
 def host_plan(*, slots: int, slot_bytes: int, embedding_bytes: int, pin: bool, host_ram_bytes: int | None) -> HostPlan:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from estimator.answer import Outcome, Prepared, describe, outcome_at, prepare
 from estimator.architecture import Architecture
+from estimator.calibration.document import STRUCTURAL, Calibration
 from estimator.calibration.evidence import measured_tokens
 from estimator.checkpointing import MINIMUM_OFFLOAD_BYTES, SMART_MIN_LENGTH
 from estimator.embedding import embedding_offloaded
@@ -33,7 +34,7 @@ class Stretch(NamedTuple):
     last: int
 
 
-def max_context(job: Job, architecture: Architecture) -> MaxContext:
+def max_context(job: Job, architecture: Architecture, calibration: Calibration = STRUCTURAL) -> MaxContext:
     """The longest max_seq_length, expected and safe, with what limits it.
 
     Every length is planned as max_seq_length and as the length of each sequence; a sequence_length in the job is not
@@ -42,7 +43,7 @@ def max_context(job: Job, architecture: Architecture) -> MaxContext:
     Raises:
         CtxplanError: as `estimator.estimate`.
     """
-    prepared = prepare(replace(job, sequence_length=None), architecture)
+    prepared = prepare(replace(job, sequence_length=None), architecture, calibration)
     search = Search(prepared)
     expected = search.longest(running_room)
     safe = search.longest(fitting_room)

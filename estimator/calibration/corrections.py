@@ -14,6 +14,7 @@ from estimator.ledger import Instant, Row
 from estimator.moe import experts_of
 from estimator.resolve import Run
 from estimator.sizes import Sizes
+from estimator.statics import largest_projection
 
 CORRECTED_PATHS = ("block_compiled", "generated")
 """The eager and transformers paths are written down: they have no coefficients."""
@@ -42,6 +43,8 @@ def group_of(instant: Instant) -> str | None:
 def widths(run: Run, z: Sizes) -> dict[str, int]:
     """Bytes of one 16-bit tensor of each width (`estimator.calibration.document.WIDTHS`)."""
     sizes = {"hidden": z.u, "attention": z.q, "key_value": z.kv, "logits": 2 * z.tokens * run.architecture.vocab_size}
+    if run.quantised:
+        sizes["weight"] = 2 * largest_projection(run.architecture)
     experts = experts_of(run.architecture)
     if experts is None:
         return {**sizes, "mlp": z.m}

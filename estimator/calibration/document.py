@@ -17,9 +17,10 @@ from estimator.errors import CalibrationError
 
 SCHEMA_VERSION = 1
 
-WIDTHS = ("hidden", "mlp", "attention", "key_value", "routed", "expert", "logits")
+WIDTHS = ("hidden", "mlp", "attention", "key_value", "routed", "expert", "logits", "weight")
 """What a coefficient is a multiple of: one 16-bit tensor of all tokens of a micro-batch, as wide as a hidden state, the
-MLP, the queries, the keys; of all routed rows, as wide as a hidden state or an expert's gate and up; or all logits."""
+MLP, the queries, the keys; of all routed rows, as wide as a hidden state or an expert's gate and up; all logits; or the
+largest quantised weight of a layer in 16 bit."""
 
 MAX_RESIDUALS = 100_000
 
@@ -107,7 +108,9 @@ def calibration_to_json(calibration: Calibration) -> dict[str, Any]:
         "gpus": list(calibration.gpus),
         "corrections": {key: dict(sorted(d.items())) for key, d in sorted(calibration.corrections.items())},
         "residuals": {key: list(values) for key, values in sorted(calibration.residuals.items())},
-        "reserved": {k: {"expected": s.expected, "residuals": list(s.residuals)} for k, s in calibration.reserved.items()},
+        "reserved": {
+            k: {"expected": s.expected, "residuals": list(s.residuals)} for k, s in calibration.reserved.items()
+        },
         "modules": {k: {"expected": m.expected, "measured": list(m.measured)} for k, m in calibration.modules.items()},
         "measured": {path: _measured_to_json(one) for path, one in sorted(calibration.measured.items())},
     }
@@ -147,7 +150,8 @@ def _read(document: Mapping[str, Any]) -> Calibration:
         corrections={key: _correction(widths) for key, widths in document["corrections"].items()},
         residuals={key: _ascending(values) for key, values in document["residuals"].items()},
         reserved={
-            key: Share(float(one["expected"]), _ascending(one["residuals"])) for key, one in document["reserved"].items()
+            key: Share(float(one["expected"]), _ascending(one["residuals"]))
+            for key, one in document["reserved"].items()
         },
         modules={
             key: Modules(int(one["expected"]), tuple(int(v) for v in _ascending(one["measured"])))

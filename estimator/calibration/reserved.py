@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from estimator.calibration import structural
 from estimator.calibration.bound import conformal_margin
+from estimator.calibration.corrections import kind_of
 from estimator.calibration.document import Share
 from estimator.resolve import Run
 
@@ -55,7 +56,7 @@ def _fitted_share(run: Run) -> Share | None:
     shares = run.calibration.reserved
     if run.job.unsloth_tiled_mlp:
         return shares.get(f"{run.path}/tiled")
-    return shares.get(run.path)
+    return shares.get(f"{run.path}/{kind_of(run)}") or shares.get(run.path)
 
 
 def _structural_share(run: Run, *, upper: bool) -> float:

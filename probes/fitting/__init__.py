@@ -1,6 +1,6 @@
 """Fits calibrations to measurements; numpy and scipy are used here alone, and torch nowhere.
 
-`observations` pairs a measurement with its structure, `coefficients` fits what the structure leaves over, `residuals` what
-the fit leaves over on families that it has not seen, and `fit` makes the document. `split` names the families that no
-shipped fit sees.
+`observations` pairs a measurement with its structure, `coefficients` fits what the structure leaves over, `residuals`
+is what the fit leaves over on families that it has not seen, and `fit` makes the document. `split` names the families
+that no shipped fit sees.
 """

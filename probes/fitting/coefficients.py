@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,9 @@ NOISE = 0.005
 
 PULL = 0.5
 """How far, in multiples of a width, a coefficient is expected to lie from the structure."""
+
+BETTER = 0.9
+"""Coefficients are kept where they leave at most so much of the squared error on what they were not fitted to."""
 
 LEAST = 0.005
 """Multiples below which a coefficient is left out."""
@@ -46,12 +49,18 @@ Key = tuple[str, str, str]
 
 
 class Equation(NamedTuple):
-    """One measured part: bytes that the structure misses, the widths alive, and the part's whole size."""
+    """One measured part of a step.
+
+    Attributes:
+        missing: bytes that the structure misses. widths: bytes of each. least: how many tensors of each width the
+            structure counts, and so may be taken away. measured: bytes of the whole part. family: of its model.
+    """
 
     missing: int
     widths: Mapping[str, int]
     least: Mapping[str, float]
     measured: int
+    family: str
 
 
 def fit_coefficients(observed: Sequence[Observation]) -> dict[str, dict[str, float]]:
@@ -65,12 +74,39 @@ def fit_coefficients(observed: Sequence[Observation]) -> dict[str, dict[str, flo
             for key, equation in _equations(one, calibration):
                 equations[key].append(equation)
         fitted = {"/".join(key): solved for key, found in equations.items() if (solved := solve(found))}
-    return fitted
+    kept = {"/".join(key) for key, found in equations.items() if is_better(found)}
+    return {key: solved for key, solved in fitted.items() if key in kept}
+
+
+def is_better(equations: Sequence[Equation]) -> bool:
+    """Whether coefficients say more than the structure of what they were not fitted to.
+
+    Each family is expected by the fit to the others; where there is one family, each point by the fit to the others.
+    """
+    families = sorted({one.family for one in equations})
+    folds = (
+        [[i for i, one in enumerate(equations) if one.family == family] for family in families]
+        if len(families) > 1
+        else [[i] for i in range(len(equations))]
+    )
+    without, with_them = 0.0, 0.0
+    for fold in folds:
+        solved = solve([one for i, one in enumerate(equations) if i not in fold])
+        for i in fold:
+            without += (equations[i].missing / equations[i].measured) ** 2
+            with_them += (_left(equations[i], solved) / equations[i].measured) ** 2
+    return with_them < BETTER * without
+
+
+def _left(equation: Equation, solved: Mapping[str, float]) -> float:
+    return equation.missing - sum(multiple * equation.widths.get(width, 0) for width, multiple in solved.items())
 
 
 def solve(equations: Sequence[Equation]) -> dict[str, float]:
     """The multiples of some equations with common unknowns; none where all are negligible."""
     names = [name for name in WIDTHS if any(one.widths.get(name) for one in equations)]
+    if not names:
+        return {}
     scale = np.array([1 / (NOISE * one.measured) for one in equations])
     matrix = np.array([[one.widths.get(name, 0) for name in names] for one in equations], dtype=float)
     wanted = np.array([one.missing for one in equations], dtype=float)
@@ -96,7 +132,7 @@ def _equations(one: Observation, calibration: Calibration) -> Iterable[tuple[Key
             widest = max(phases, key=lambda phase: phase.allocated_bytes)
             key = (one.path, group_of_phase(widest), one.kind)
             missing = measured - _structural_bytes(widest)
-            yield key, Equation(missing, one.widths, _counted(one, widest), measured)
+            yield key, Equation(missing, one.widths, _counted(one, widest), measured, one.family)
 
 
 def group_of_phase(phase: Phase) -> str:

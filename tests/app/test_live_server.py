@@ -90,7 +90,7 @@ def test_a_look_up_that_waits_holds_up_nobody_else(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(
         "ctxplan.planning.Planner.__init__.__kwdefaults__",
-        {"offline": False, "allow_local": True, "resolve": slow},
+        {"offline": False, "allow_local": True, "resolve": slow, "calibration": None},
     )
     listening = listen("127.0.0.1", 0)
     settings = Settings(allow_hub=False, log_level="error")
