@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
+from ctxplan.models import resolve_model
 from estimator import find_device
+from probes.child.config import WEIGHTS
 from probes.document import Result
 from probes.errors import PointError, ProbeUnavailable
 from probes.neighbours import busy
@@ -15,6 +19,15 @@ from probes.points import Point
 
 SETTLE_SECONDS, SETTLE_TRIES = 0.25, 12
 """When a process was killed, the driver takes a moment to give its memory back."""
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tekken.json",
+    "*.tiktoken",
+)
 
 
 def check_together(points: Sequence[Point]) -> None:
@@ -33,6 +46,22 @@ def check_installed(points: Sequence[Point]) -> None:
     missing = dict.fromkeys(name for point in points for name in missing_packages(point))
     if missing:
         raise ProbeUnavailable(f"not installed: {', '.join(missing)}; pip install 'ctxplan[probe]'")
+
+
+def located(point: Point) -> Point:
+    """The point with its model's directory, where it names one of this machine, as an absolute path."""
+    folder = _directory(point)
+    return point if folder is None else replace(point, job=replace(point.job, model=str(folder)))
+
+
+def check_checkpoint(point: Point) -> None:
+    """Raise PointError where the model is a real checkpoint that lacks its tokenizer."""
+    folder = _directory(point)
+    if folder is None or not any((folder / name).is_file() for name in WEIGHTS):
+        return
+    if not any(file.is_file() for name in TOKENIZERS for file in folder.glob(name)):
+        allowed = f"a directory that has one of {', '.join(TOKENIZERS)}, or one with config.json alone"
+        raise PointError("has weights and no tokenizer", key="job.model", allowed=allowed)
 
 
 def missing_packages(point: Point, find: Callable[[str], object] = find_spec) -> tuple[str, ...]:
@@ -62,6 +91,14 @@ def wrong_gpu(point: Point, card: Card) -> str | None:
     asked = find_device(point.job.gpu)
     here = find_device({"name": card.name, "total_bytes": card.total_bytes})
     return None if asked.name == here.name else f"the job is for {asked.name}, and this card is {card.name}"
+
+
+def _directory(point: Point) -> Path | None:
+    """The directory that the job's model is read from, absolute; None where it is none."""
+    model = point.job.model
+    if not isinstance(model, str) or resolve_model(model, offline=True).source != "directory":
+        return None
+    return Path(model).expanduser().resolve()
 
 
 def _found(name: str, find: Callable[[str], object]) -> bool:

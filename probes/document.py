@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,26 +14,15 @@ from ctxplan import __version__
 from estimator import job_to_json
 from probes.measurement import SCHEMA_VERSION, Measurement, Outcome, validate
 from probes.points import Point
+from probes.versions import installed_versions
 
 INSTRUMENT = f"ctxplan {__version__}"
-PACKAGES = (
-    "torch",
-    "triton",
-    "transformers",
-    "peft",
-    "unsloth",
-    "unsloth_zoo",
-    "bitsandbytes",
-    "trl",
-    "accelerate",
-    "flash_attn",
-    "xformers",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What is the same for all points of a process: the card as the driver names it, the cap, the variables."""
+    """What is the same for all points of a process: the card as the driver names it, the cap, and the variables that
+    were set in the process (`probes.environment.noted`), whoever asked for them."""
 
     gpu: str | None = None
     driver: str | None = None
@@ -116,23 +103,10 @@ def _known(
         "steps_run": 0,
         "ran": {},
         "environment": dict(setting.environment),
-        "stack": _stack(setting.driver),
+        "stack": {**installed_versions(), "driver": setting.driver},
         "measured_at": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "instrument": INSTRUMENT,
     }
-
-
-def _stack(driver: str | None) -> dict[str, str | None]:
-    """The installed versions, for a process that ended before it told its own."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"python": python, **{name: _version(name) for name in PACKAGES}, "driver": driver}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _finite(value: Any) -> Any:

@@ -29,12 +29,16 @@ def write_json(path: Path, document: Any) -> None:
 def append_document(path: Path, document: Any) -> None:
     """Add one document to a file of JSON lines, which is there before and after as a whole.
 
-    Writers in other processes wait for each other.
+    Writers in other processes wait for each other. A pipe or a device is written as it is.
 
     Raises:
         EvidenceError: the file cannot be read or written; what was there before stays.
     """
     line = json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    if _is_special(path):
+        with _refusing(path, "written"):
+            _write_through(path, line)
+        return
     with _refusing(path, "written"), _alone_in(path.resolve().parent):
         before = _content(path)
         if before and not before.endswith(b"\n"):
@@ -53,13 +57,28 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     return [_document(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def check_writable(path: Path) -> None:
-    """Raise EvidenceError where a file could not be written, before hours are spent on what goes into it."""
+def check_writable(path: Path, *, read_again: bool = False) -> None:
+    """Raise EvidenceError where a file could not be written, before hours are spent on what goes into it.
+
+    Args:
+        read_again: it is also where a later run finds what is done, which no pipe and no device can be.
+    """
     folder = path.resolve().parent
+    if path.is_dir():
+        raise EvidenceError(f"{path}: cannot be written: it is a folder")
     if not folder.is_dir():
         raise EvidenceError(f"{path}: cannot be written: there is no folder {folder}")
-    if path.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise EvidenceError(f"{path}: cannot be written: {'it is a folder' if path.is_dir() else 'no permission'}")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise EvidenceError(f"{path}: cannot be written: no permission")
+    if _is_special(path):
+        if read_again:
+            raise EvidenceError(f"{path}: is no file that can be read again")
+        return
+    # Whether the folder takes a file is known only when it has: root may write everywhere, but not in /proc.
+    with _refusing(path, "written"), _alone_in(folder):
+        temporary = _beside(path.resolve())
+        _write_beside(temporary, b"")
+        temporary.unlink()
 
 
 def reason_of(error: OSError) -> str:
@@ -105,7 +124,7 @@ def _document(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _replace(path: Path, content: bytes) -> None:
     """Put the content in the file's place. Under the folder's lock, so the temporary name is nobody else's."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _beside(path)
     try:
         _write_beside(temporary, content)
         if path.exists():
@@ -115,6 +134,23 @@ def _replace(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is there, and neither a file nor a folder: a pipe, a terminal, /dev/null."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        _write_all(fd, content)
+    finally:
+        os.close(fd)
 
 
 def _write_beside(temporary: Path, content: bytes) -> None:

@@ -83,6 +83,7 @@ class Following:
             "out_of_memory": "out_of_memory",
             "host_out_of_memory": "host_out_of_memory",
             "not_supported": "not_supported",
+            "crashed": "crashed",
         }
         described = event.out_of_memory or self._undescribed(event.message)
         return Result(

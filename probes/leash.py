@@ -1,13 +1,21 @@
-"""Holds the measured process on a leash: whoever is killed, nothing of it stays behind.
+"""Holds the measured process on a leash, so that no kill of one process leaves anything of it behind.
 
 Started by `probes.process` as ``python -I -S leash.py``, with the standard library alone, in a session of its own. Its
 standard input is the parent's lifeline: the first line says what to start (`Order` in `probes.process`), ``stop`` ends
 the process (SIGTERM, then SIGKILL), and the end of the input, which a parent's death brings too, ends everything at
 once. Its standard output says, as JSON lines, ``{"started": PID}`` or ``{"refused": TEXT}``, then ``{"ended": CODE,
-"stopped": BOOL}`` when the process and all that it started are gone; a negative code is the signal that ended it.
+"stopped": BOOL}`` when the process and all that it started are gone, or have not gone within `UNKILLABLE_SECONDS` of
+SIGKILL; a negative code is the signal that ended it.
 
-The work folder is made here and removed here, so that there is no instant at which it has no owner. Descendants that
-left the process group come to this process when their parents end (it is their subreaper), and are killed as well.
+The work folder is made here and removed here. Descendants that left the process group come to this process when their
+parents end (it is their subreaper), and are killed as well. Who is killed, and what then ends the rest:
+
+- the measured process, or the parent: the leash ends everything and removes the folder;
+- the leash: the kernel kills the measured process with it (PDEATHSIG), and the parent kills the rest of its group and
+  removes the folder. A descendant that had left the group goes on: nobody is its subreaper any more;
+- parent and leash at the same instant: the measured process dies, what it had started goes on, the folder stays.
+
+What is inside a driver's call when it is killed ends when the driver lets it.
 """
 
 from __future__ import annotations

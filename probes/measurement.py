@@ -114,8 +114,8 @@ class Host(_Document):
     """Host RAM of the process, bytes, and of torch's pinned host allocator.
 
     Attributes:
-        rss_bytes: resident now. anonymous_bytes: of these, what is not a page of a file: a checkpoint that is read
-            through the page cache counts in rss_bytes and in its peak, and not here.
+        rss_bytes: resident now. anonymous_bytes: of these the kernel's RssAnon: neither pages of files, such as a
+            checkpoint read through the page cache, nor pinned buffers, which are the driver's mappings.
     """
 
     rss_bytes: Count | None
@@ -165,8 +165,9 @@ class Measurement(_Document):
         after_load_allocated_bytes, after_peft_allocated_bytes, forward_peak_bytes, backward_peak_bytes,
         optimizer_peak_bytes, peak_allocated_bytes, peak_reserved_bytes: allocated (and reserved) bytes of the last
             step.
-        context_bytes: the driver's count for this process before its first tensor. device_used_bytes: after the last
-            step; total_bytes: of the card, ballast included.
+        context_bytes: what the driver counted on the whole card, ballast apart, before the first tensor: this
+            process's context, and what the driver keeps for itself. device_used_bytes: the same after the last step.
+            total_bytes: of the card, ballast included.
         generation, evaluation: the peak of one. environment: what was set in the process.
         measured_at: when, as ISO 8601 in UTC. instrument: what measured it.
     """

@@ -1,4 +1,9 @@
-"""What the driver says about a card, through NVML: no CUDA context, and nothing where there is no driver."""
+"""What the driver says about a card, through NVML: no CUDA context, and nothing where there is no driver.
+
+Cards are numbered as nvidia-smi does, in the order of their PCI buses, which is CUDA's under
+``CUDA_DEVICE_ORDER=PCI_BUS_ID``. A probe measures a whole card: a MIG instance has its own bytes, but shares the
+driver's counters and its list of processes with its neighbours, and is refused.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from probes.errors import ProbeUnavailable
 from probes.neighbours import Sample
+
+WHOLE_CARD = "a whole GPU: turn MIG off (nvidia-smi -mig 0), or choose another card"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +35,21 @@ class Card:
 
 
 def find_card(device_index: int | None = None, environment: Mapping[str, str] = os.environ) -> Card | None:
-    """The card that a process would get as its GPU number ``device_index`` (None: its first).
+    """The card of a number among those that are visible; None as number: the first, and None where there is none.
 
-    CUDA_VISIBLE_DEVICES is followed where it lists plain indices or UUIDs. None where there is no driver, no NVML or
-    no such card.
+    CUDA_VISIBLE_DEVICES is followed as CUDA does: numbers (in the order of the PCI buses) and UUIDs, or their
+    beginnings, up to the first that is no card.
+
+    Raises:
+        ProbeUnavailable: no card of that number; a card in MIG mode.
     """
-    named = _named(device_index or 0, environment.get("CUDA_VISIBLE_DEVICES"))
-    if named is None:
-        return None
     with _nvml() as nvml:
-        return _card(nvml, _handle(nvml, named)) if nvml else None
+        visible = _visible(nvml, environment.get("CUDA_VISIBLE_DEVICES")) if nvml else []
+        card = _card(nvml, visible[device_index or 0]) if (device_index or 0) < len(visible) else None
+    if card is None and device_index is not None:
+        there = f"0 to {len(visible) - 1}" if visible else "none: no GPU is visible here"
+        raise ProbeUnavailable(f"there is no GPU {device_index}", key="device_index", allowed=there)
+    return card
 
 
 class CardWatch:
@@ -88,31 +101,46 @@ def _nvml() -> Iterator[Any]:
         pynvml.nvmlShutdown()
 
 
-def _named(index: int, visible: str | None) -> int | str | None:
-    """An index of NVML's, or a UUID."""
-    if visible is None:
-        return index
-    listed = [name.strip() for name in visible.split(",")]
-    if index >= len(listed):
-        return None
-    name = listed[index]
+def _visible(nvml: Any, listed: str | None) -> list[Any]:
+    """Handles of the cards that a process would see, in its order."""
+    cards = _all_cards(nvml)
+    if listed is None:
+        return [handle for _, handle in cards]
+    visible = []
+    for name in listed.split(","):
+        handle = _named(cards, name.strip())
+        if handle is None:
+            break
+        visible.append(handle)
+    return visible
+
+
+def _all_cards(nvml: Any) -> list[tuple[str, Any]]:
+    """UUID and handle of every card that can be looked at, in the order of their PCI buses."""
+    found = []
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            bus = _text(nvml.nvmlDeviceGetPciInfo(handle).busId)
+            found.append((bus, _text(nvml.nvmlDeviceGetUUID(handle)), handle))
+        except nvml.NVMLError:  # another container's
+            continue
+    return [(uuid, handle) for _, uuid, handle in sorted(found, key=lambda card: card[0])]
+
+
+def _named(cards: list[tuple[str, Any]], name: str) -> Any:
+    """A card by its number or by the beginning of its UUID; None where that is none, or several."""
+    if name.startswith("MIG-"):
+        raise ProbeUnavailable(f"CUDA_VISIBLE_DEVICES has the MIG instance {name}", allowed=WHOLE_CARD)
     if name.isdecimal():
-        return int(name)
-    return name if name.startswith(("GPU-", "MIG-")) else None  # -1, or empty: CUDA sees no device
-
-
-def _handle(nvml: Any, named: int | str) -> Any:
-    try:
-        if isinstance(named, int):
-            return nvml.nvmlDeviceGetHandleByIndex(named)
-        return nvml.nvmlDeviceGetHandleByUUID(named)
-    except nvml.NVMLError:
-        return None
+        return cards[int(name)][1] if int(name) < len(cards) else None
+    meant = [handle for uuid, handle in cards if name.startswith("GPU-") and uuid.startswith(name)]
+    return meant[0] if len(meant) == 1 else None
 
 
 def _card(nvml: Any, handle: Any) -> Card | None:
-    if handle is None:
-        return None
+    if _is_split(nvml, handle):
+        raise ProbeUnavailable("the GPU is in MIG mode", allowed=WHOLE_CARD)
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         return Card(
@@ -124,6 +152,13 @@ def _card(nvml: Any, handle: Any) -> Card | None:
         )
     except nvml.NVMLError:
         return None
+
+
+def _is_split(nvml: Any, handle: Any) -> bool:
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
+    except nvml.NVMLError:  # a card that has no such mode
+        return False
 
 
 def _used_bytes(nvml: Any, handle: Any) -> int:

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from probes.host import memory_groups
 from probes.measurement import Outcome
 from probes.process import Ended
 
 TAIL_CHARACTERS = 4000
 """Of the process's last output, in the detail of a crash."""
 VMSTAT = Path("/proc/vmstat")
-CGROUPS = Path("/proc/self/cgroup")
-CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 def outcome_of(ended: Ended, *, timed_out: float | None, oom_killed: bool, output: str) -> tuple[Outcome, str]:
@@ -42,27 +41,14 @@ def raised(before: Mapping[str, int], after: Mapping[str, int]) -> bool:
 
 
 def _counters() -> Iterator[tuple[Path, int]]:
-    files = [VMSTAT]
-    for hierarchy, path in _cgroups():
-        folder = CGROUP_ROOT / hierarchy
-        counting = "memory.oom_control" if hierarchy else "memory.events"
-        # In a container the path may be the host's: its own group is then mounted at the root.
-        files += [folder / path / counting, folder / counting]
+    counting = {2: "memory.events", 1: "memory.oom_control"}
+    files = [VMSTAT, *(folder / counting[version] for version, folder in memory_groups())]
     for file in dict.fromkeys(files):
         with suppress(OSError, ValueError):
             lines = (line.split() for line in file.read_text().splitlines())
             for line in lines:
                 if line and line[0] == "oom_kill":
                     yield file, int(line[1])
-
-
-def _cgroups() -> Iterator[tuple[str, str]]:
-    """Of this process, the memory hierarchies: their folder ("" for version 2) and the group in it."""
-    with suppress(OSError):
-        for line in CGROUPS.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers == "" or "memory" in controllers.split(","):
-                yield ("memory" if controllers else ""), path.lstrip("/")
 
 
 def _how(ended: Ended) -> str:

@@ -16,6 +16,7 @@ from estimator import Job, job_to_json, parse_job
 from estimator.errors import JobError
 from estimator.job import MAX_BYTES, MAX_TOKENS
 from estimator.rules import Choice, Integer, Optional, Rule, parse_object, shown
+from probes.environment import POINT_VALUE, POINT_VARIABLES, not_for_a_point
 from probes.errors import PointError
 
 Trainer = Literal["sft", "loop"]
@@ -25,7 +26,6 @@ MIN_STEPS, MAX_STEPS = 2, 1000
 DEFAULT_STEPS = 3
 """Memory repeats to the byte from the second step on; a third shows that it does."""
 MAX_LENGTHS = 64
-ENVIRONMENT_PREFIXES = ("UNSLOTH_", "PYTORCH_", "TORCH_", "TRITON_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,8 @@ class Point:
 
     Attributes:
         job: the job as asked; what it leaves null the stack decides, and the measurement says what that was.
-        trainer: how the steps are run. steps: optimizer steps, each measured.
+        trainer: how the steps are run; None where the job generates, and nothing trains.
+        steps: optimizer steps, each measured; of a job that generates, how many times it does.
         sample_lengths: documents of one flattened micro-batch, tokens each; empty for documents of sequence_length.
         environment: variables set for the process beside those that the job implies.
         cap_bytes: total bytes of a smaller card that this one stands in for, held back by ballast; None for the
@@ -42,7 +43,7 @@ class Point:
     """
 
     job: Job
-    trainer: Trainer
+    trainer: Trainer | None
     steps: int = DEFAULT_STEPS
     sample_lengths: tuple[int, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +86,8 @@ def parse_points(data: Any) -> tuple[Point, ...]:
         return (_point(job, values),)
     if job.sequence_length is not None:
         raise PointError("is given beside the job's sequence_length", key="sequence_lengths", allowed="one of the two")
+    if values.get("sample_lengths"):
+        raise PointError("is given beside sequence_lengths", key="sample_lengths", allowed="one of the two")
     return tuple(_point(replace(job, sequence_length=length), values) for length in sorted(lengths))
 
 
@@ -97,13 +100,41 @@ def parse_point(data: Any) -> Point:
 
 
 def _point(job: Job, values: Mapping[str, Any]) -> Point:
-    trainer: Trainer = values.get("trainer") or ("sft" if job.framework == "unsloth" else "loop")
-    point = Point(job=job, **{**values, "trainer": trainer})
+    point = Point(job=job, **{**values, "trainer": _trainer(job, values.get("trainer"))})
     if job.per_device_eval_batch_size:
         raise PointError("evaluation is not probed", key="job.per_device_eval_batch_size", allowed="null or 0")
-    if point.sample_lengths and not (job.packing or job.padding_free is not False):
-        raise PointError("is for flattened batches", key="sample_lengths", allowed="packing or padding_free")
+    if job.mode == "generate" and not job.max_new_tokens:
+        raise PointError("nothing would be generated", key="job.max_new_tokens", allowed="1 or more with mode generate")
+    if job.framework == "transformers" and job.packing:
+        raise PointError("the transformers path runs dense batches", key="job.packing", allowed="false")
+    if point.sample_lengths:
+        _check_sample_lengths(point)
     return point
+
+
+def _trainer(job: Job, asked: Trainer | None) -> Trainer | None:
+    """Unsloth is used with SFTTrainer, and plain transformers in a loop, unless something else was asked for."""
+    if job.mode != "generate":
+        return asked or ("sft" if job.framework == "unsloth" else "loop")
+    if asked is not None:
+        raise PointError("nothing trains where the job generates", key="trainer", allowed="null with mode generate")
+    return None
+
+
+def _check_sample_lengths(point: Point) -> None:
+    """Raise PointError unless the documents are one flattened micro-batch of the length that the job names."""
+    job, key = point.job, "sample_lengths"
+    flattens = job.framework == "unsloth" and (job.packing or job.padding_free is not False)
+    if job.mode != "train" or not flattens:
+        raise PointError("is for flattened batches", key=key, allowed="a training with packing or padding_free")
+    for number, length in enumerate(point.sample_lengths):
+        if length > job.max_seq_length:
+            allowed = f"at most max_seq_length, {job.max_seq_length}"
+            raise PointError(f"{length} tokens are cut", key=f"{key}[{number}]", allowed=allowed)
+    total, rows = sum(point.sample_lengths), job.per_device_train_batch_size
+    if total != rows * point.sequence_length:
+        allowed = f"{rows * point.sequence_length} tokens together: {rows} x {point.sequence_length} of the job"
+        raise PointError(f"the documents have {total} tokens", key=key, allowed=allowed)
 
 
 class _JobRule:
@@ -135,23 +166,24 @@ class _Lengths(NamedTuple):
 
 
 class _Environment:
-    """Variables of Unsloth, torch and triton: no other reaches the process."""
+    """Variables that change memory: no other reaches the process."""
 
     def parse(self, key: str, value: Any) -> dict[str, str]:
         if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
             raise PointError(f"{shown(value)} is not accepted", key=key, allowed="an object of strings")
-        for name in value:
-            if not str(name).startswith(ENVIRONMENT_PREFIXES):
-                raise PointError("is not set for a probe", key=f"{key}.{name}", allowed=", ".join(ENVIRONMENT_PREFIXES))
+        for name, text in value.items():
+            if allowed := not_for_a_point(str(name), text):
+                raise PointError("is not set for a probe", key=f"{key}.{name}", allowed=allowed)
         return {str(name): text for name, text in value.items()}
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "object", "additionalProperties": {"type": "string"}}
+        names, text = {"enum": sorted(POINT_VARIABLES)}, {"type": "string", "pattern": f"^{POINT_VALUE}$"}
+        return {"type": "object", "propertyNames": names, "additionalProperties": text}
 
 
 _RULES: Mapping[str, Rule] = {
     "job": _JobRule(),
-    "trainer": Choice(get_args(Trainer)),
+    "trainer": Optional(Choice(get_args(Trainer))),
     "steps": Integer(MIN_STEPS, MAX_STEPS),
     "sample_lengths": _Lengths(0),
     "sequence_lengths": _Lengths(1),

@@ -1,4 +1,5 @@
-"""The parent's side of the measured process: start it on its leash, hear how it ends, leave nothing behind."""
+"""The parent's side of the measured process: start it on its leash, hear how it ends, leave nothing behind (`leash`
+says within which limits)."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ def new_workdir() -> Path:
 
 
 class LeashedProcess:
-    """A process in a group of its own, which is gone, with all it started and its work folder, at the end of ``with``.
+    """A process in a group of its own, ended with all it started, and its work folder removed, at the end of ``with``.
 
     Attributes:
         events_fd, reports_fd: to be read from; the second through `hear`.

@@ -28,8 +28,9 @@ OUTPUT_FILE = "output.txt"
 LONGEST_LINE = 2**26
 """Bytes of one event; a longer line is no event. A snapshot's live tensors take about a hundred thousand."""
 
-FAILURES = ("out_of_memory", "host_out_of_memory", "not_supported", "unavailable")
-"""Kinds of a failed event. ``unavailable``: a package, or room on the disk, that this machine lacks."""
+FAILURES = ("out_of_memory", "host_out_of_memory", "not_supported", "crashed", "unavailable")
+"""Kinds of a failed event. ``crashed``: the device failed, or another batch ran than the point's. ``unavailable``: a
+package, or room on the disk, that this machine lacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +39,12 @@ class Request:
 
     Attributes:
         workdir: the folder for whatever the process writes.
-        device_index: which of the GPUs that the process sees; null for its first.
         cap: as `probes.measurement.Cap`, or null.
     """
 
     points: Sequence[Point]
     workdir: str
     snapshot: bool = False
-    device_index: int | None = None
     cap: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -53,7 +52,6 @@ class Request:
             "points": [point.to_json() for point in self.points],
             "workdir": self.workdir,
             "snapshot": self.snapshot,
-            "device_index": self.device_index,
             "cap": dict(self.cap) if self.cap else None,
         }
 

@@ -35,7 +35,8 @@ AMPLE = 1.25
 """A card so much larger than planned takes no decision that saves memory at the length that just ran."""
 ROUNDS = 8
 CLIMB = 0.05
-"""How much longer the next try is where even the expected end runs; twice as much each time."""
+"""How much longer the next try is where even the expected end runs, and how much shorter where even the safe one does
+not; twice as much each time."""
 
 
 class SearchError(ProbeError):
@@ -96,11 +97,14 @@ def search(
         measure: runs a point in a fresh process. low, high: no length outside them is run.
 
     Raises:
-        SearchError: a run that is neither ok nor out of memory, twice. PointError: bounds that leave nothing.
+        SearchError: a run that is neither ok nor out of memory, twice. PointError: bounds that leave nothing; documents
+        of a length of their own.
         CtxplanError: the job cannot be planned.
     """
     if not 1 <= low <= high <= MAX_TOKENS or resolution < 1:
         raise PointError(f"nothing lies between {low} and {high}", key="high", allowed=f"low to {MAX_TOKENS}")
+    if point.sample_lengths:
+        raise PointError("belongs to one length, and a search has many", key="sample_lengths", allowed="none")
     planned = planner.max_context(planned_job(point))
     tries = _Tries(point, measure)
     longest = _narrowed(tries, _anchor(tries, planned, low, high), high, resolution)
@@ -122,7 +126,7 @@ def remembered(measure: Measure, path: Path) -> Measure:
     Raises:
         EvidenceError: the file cannot be read or written, or holds what is no measurement.
     """
-    check_writable(path)
+    check_writable(path, read_again=True)
     known = {row.point: row for row in read_measurements(path) if row.outcome in ("ok", *ENDED_BY_MEMORY)}
 
     def measure_once(point: Point) -> Measurement:
@@ -185,9 +189,9 @@ def _anchor(tries: _Tries, planned: MaxContext, low: int, high: int) -> int:
     for length in dict.fromkeys((lowest.last, safe)):
         if tries.runs(length):
             return length
-    length = safe
+    length, step = safe, max(1, int(safe * CLIMB))
     while length > low:
-        length = max(low, length // 2)
+        length, step = max(low, length - step), 2 * step
         if tries.runs(length):
             return length
     return 0

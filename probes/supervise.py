@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from probes.ballast import Ballast, hold
-from probes.checks import check_installed, check_together, refusal
+from probes.checks import check_checkpoint, check_installed, check_together, located, refusal
 from probes.document import Setting, compose
 from probes.environment import child_environment, noted
 from probes.errors import ProbeUnavailable
@@ -35,9 +35,11 @@ class Options:
     Attributes:
         time_limit_seconds: of one point; the clock starts again with each that is finished.
         snapshot: whether to name the tensors alive at the peak (torch's allocator records its history then).
-        device_index: which of the visible GPUs; the process sees that one alone. None: all, and it takes the first.
+        device_index: which of the visible GPUs; None: the first. The process sees that one alone.
         any_gpu: measure although the card is of another kind than the job's.
         keep_output: a folder for what the process wrote; None keeps none of it.
+        cache_folder: where compiled kernels are kept from one process to the next, so that a sweep compiles once;
+            None: each process compiles its own.
         child: the command that is measured; it gets the request's path as its last argument.
     """
 
@@ -46,6 +48,7 @@ class Options:
     device_index: int | None = None
     any_gpu: bool = False
     keep_output: Path | None = None
+    cache_folder: Path | None = None
     child: tuple[str, ...] = (sys.executable, "-m", "probes.child")
 
 
@@ -70,15 +73,17 @@ def measure(
     ``on_measurement`` gets each as soon as it exists, whatever comes after it.
 
     Raises:
-        PointError: points that cannot share a process. JobError, UnknownModel, UnknownDevice: a job that cannot be
-        planned, and so not be run with what it leaves to the stack.
+        PointError: points that cannot share a process; a checkpoint without a tokenizer. JobError, UnknownModel,
+        UnknownDevice: a job that cannot be planned, and so not be run with what it leaves to the stack.
         ProbeUnavailable: this machine lacks a package, a GPU to cap or room on its disk.
     """
     check_together(points)
     for point in points:
         run_of(point)
+    check_checkpoint(points[0])
     check_installed(points)
-    _make_folder(options.keep_output)
+    for folder in (options.keep_output, options.cache_folder):
+        _make_folder(folder)
     hooks = Hooks(on_progress=on_progress, on_measurement=on_measurement, now=now)
     card = find_card(options.device_index)
     refused = refusal(points, card, any_gpu=options.any_gpu) if card else None
@@ -96,10 +101,16 @@ def _run(
     points: Sequence[Point], options: Options, card: Card | None, ballast: Ballast | None, hooks: Hooks
 ) -> list[Measurement]:
     workdir = new_workdir()
-    uuid = card.uuid if card is not None and options.device_index is not None else None
-    environment = child_environment(points[0], workdir, uuid=uuid)
+    environment = child_environment(
+        points[0],
+        workdir,
+        uuid=card.uuid if card else None,
+        cache_folder=options.cache_folder.resolve() if options.cache_folder else None,
+    )
     cap = ballast.to_json() if ballast else None
-    request = Request(points=points, workdir=str(workdir), snapshot=options.snapshot, cap=cap)
+    # It runs in its work folder, where a relative path means nothing; its measurement has the point as asked.
+    found = [located(point) for point in points]
+    request = Request(points=found, workdir=str(workdir), snapshot=options.snapshot, cap=cap)
     following = Following(
         points=points,
         setting=_setting(card, cap=cap, environment=noted(environment)),

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from probes.files import append_document, check_writable, read_documents
+from probes.lock import held
 from probes.measurement import Measurement
 from probes.points import Point
 from probes.protocol import Progress
@@ -29,28 +30,32 @@ def sweep(
 ) -> list[Measurement]:
     """Measure the points that ``out`` has no finished measurement of, and append each as soon as it exists.
 
-    The points of a group share a process.
+    The points of a group share a process. ``on_measurement`` gets each, also one that ``out`` did not take.
 
     Returns what was measured now.
 
     Raises:
-        EvidenceError: ``out`` cannot be read or written. ProbeUnavailable, PointError, UnknownDevice: as `measure`;
-            what was measured before is in ``out``.
+        EvidenceError: ``out`` cannot be read or written, or another sweep is writing it.
+        ProbeUnavailable, PointError, UnknownDevice: as `measure`; what was measured before is in ``out``.
     """
-    check_writable(out)
-    finished = finished_points(out)
+    check_writable(out, read_again=True)
     measured: list[Measurement] = []
 
-    def keep(measurement: Measurement) -> None:
-        append_document(out, measurement.model_dump(mode="json"))
-        measured.append(measurement)
-        if measurement.outcome in FINISHED:
-            finished.add(measurement.point)
-        on_measurement(measurement)
+    with held(out):
+        finished = finished_points(out)
 
-    for group in groups:
-        todo = [point for point in group if point.digest not in finished]
-        measure_group(todo, options, on_progress=on_progress, on_measurement=keep, measure=measure)
+        def keep(measurement: Measurement) -> None:
+            measured.append(measurement)
+            if measurement.outcome in FINISHED:
+                finished.add(measurement.point)
+            try:
+                append_document(out, measurement.model_dump(mode="json"))
+            finally:
+                on_measurement(measurement)
+
+        for group in groups:
+            todo = [point for point in group if point.digest not in finished]
+            measure_group(todo, options, on_progress=on_progress, on_measurement=keep, measure=measure)
     return measured
 
 
@@ -83,6 +88,12 @@ def measure_group(
 def finished_points(out: Path) -> set[str]:
     """Digests of the points that have a finished measurement in a file. Raises EvidenceError."""
     return {str(row.get("point")) for row in read_documents(out) if row.get("outcome") in FINISHED}
+
+
+def outcomes(points: Iterable[Point], out: Path) -> list[str]:
+    """How each point ended the last time, of those that a file has. Raises EvidenceError."""
+    last = {str(row.get("point")): str(row.get("outcome")) for row in read_documents(out)}
+    return [last[point.digest] for point in points if point.digest in last]
 
 
 def _report(points: Sequence[Point], report: Callable[[Point, Progress], None], progress: Progress) -> None:

@@ -79,6 +79,8 @@ def read_job(job_file: str | None, flags: Mapping[str, Any]) -> Job:
         name = "standard input" if job_file == "-" else job_file
         reason = error.message if body.strip() else "is empty"
         raise UnreadableJson(f"{name}: {reason}", key=error.key, allowed=error.allowed) from None
+    if isinstance(data, dict) and isinstance(data.get("job"), dict):
+        raise JobError("this is a point, which ctxplan probe measures", key="job", allowed="the value of job alone")
     return parse_job({**data, **given} if isinstance(data, dict) else data)
 
 

@@ -77,15 +77,17 @@ def show_measurements(measurements: Iterable[Measurement]) -> None:
 
 def _table(measurements: Iterable[Measurement]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("tokens", "layers", "outcome", "path", "allocated GiB", "reserved GiB", "loss", "s/step"):
-        table.add_column(name, justify="left" if name in ("outcome", "path") else "right", overflow="fold")
+    for name in ("tokens", "layers", "outcome", "path", "allocated\nGiB", "reserved\nGiB", "loss", "s/step"):
+        # Where the terminal is narrow, words give way to numbers: half a number is a wrong one.
+        is_words = name in ("outcome", "path")
+        table.add_column(name, justify="left" if is_words else "right", no_wrap=not is_words)
     for found in measurements:
         last = found.steps[-1] if found.steps else None
         table.add_row(
             f"{found.sequence_length:,}",
             "" if found.num_hidden_layers is None else str(found.num_hidden_layers),
-            Text(found.outcome, style=STYLES.get(found.outcome, "bold red")),
-            found.execution_path or "",
+            Text(found.outcome.replace("_", " "), style=STYLES.get(found.outcome, "bold red")),
+            (found.execution_path or "").replace("_", " "),
             _gib(found.peak_allocated_bytes),
             _gib(found.peak_reserved_bytes),
             "" if last is None or last.loss is None else f"{last.loss:.4f}",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estimator.errors import CtxplanError
+from probes.failure import is_allocators, kind_of
 from probes.points import Point, parse_point
 from probes.protocol import Events, open_events
 
@@ -53,33 +55,44 @@ def _import_framework(point: Point) -> None:
 
 
 def _ended_well(session: Session, run: Callable[[], None], events: Events) -> bool:
-    import torch
-
     try:
         run()
-    except torch.OutOfMemoryError as error:
-        events.write(_out_of_memory(session, error))
-    except MemoryError as error:
-        events.write(_failure(session.index, "host_out_of_memory", str(error) or "MemoryError", session.facts_so_far()))
-    except CtxplanError as error:
-        events.write(_failure(session.index, "unavailable", str(error), session.facts_so_far()))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        kind = kind_of(error)
+        if kind is None:
             raise
-        events.write(_failure(session.index, "unavailable", f"no space left on the disk of {error.filename}"))
-    except (ImportError, NotImplementedError, RuntimeError, ValueError, TypeError) as error:
-        import traceback
-
         traceback.print_exc()
-        message = f"{session.phase}: {type(error).__name__}: {error}"
-        events.write(_failure(session.index, "not_supported", message[:2000], session.facts_so_far()))
+        events.write(_described(session, kind, error))
+        return False
+    return True
+
+
+def _described(session: Session, kind: str, error: Exception) -> dict[str, Any]:
+    """The event that tells of an error."""
+    facts = _facts(session)
+    if kind == "out_of_memory":
+        return _out_of_memory(session, error, facts)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = f"no space left on the disk of {error.filename}"
+    elif isinstance(error, CtxplanError):
+        message = str(error)
     else:
-        return True
-    return False
+        message = f"{session.phase}: {type(error).__name__}: {error}"
+    return _failure(session.index, kind, message[:2000], facts)
 
 
-def _out_of_memory(session: Session, error: Exception) -> dict[str, Any]:
-    refused: dict[str, Any] = session.meter.last_refusal or {}
+def _facts(session: Session) -> dict[str, Any]:
+    """What is known until then. A device that failed may not even say what it holds."""
+    try:
+        return session.facts_so_far()
+    except Exception:
+        traceback.print_exc()
+        return {}
+
+
+def _out_of_memory(session: Session, error: Exception, facts: dict[str, Any]) -> dict[str, Any]:
+    # CUDA's libraries ask the driver themselves: what torch's allocator was last refused is then another request.
+    refused: dict[str, Any] = (session.meter.last_refusal if is_allocators(error) else None) or {}
     message = str(error).partition("\n")[0][:500]
     described = {
         "phase": session.phase,
@@ -89,8 +102,7 @@ def _out_of_memory(session: Session, error: Exception) -> dict[str, Any]:
         "reserved_bytes": refused.get("reserved_bytes"),
         "message": message,
     }
-    event = _failure(session.index, "out_of_memory", message, session.facts_so_far())
-    return {**event, "out_of_memory": described}
+    return {**_failure(session.index, "out_of_memory", message, facts), "out_of_memory": described}
 
 
 def _failure(index: int, kind: str, message: str, facts: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "torch",
-    "triton",
-    "transformers",
-    "unsloth",
-    "unsloth_zoo",
-    "bitsandbytes",
-    "trl",
-    "peft",
-    "accelerate",
-    "datasets",
-    "flash_attn",
-    "xformers",
-)
+from probes.host import host_ram
+from probes.versions import installed_versions
 
 
 def stack() -> dict[str, str | None]:
     """Versions of what decides memory; None where a package is not installed, or is built for another torch."""
     import torch
 
-    versions = {name: _version(name) for name in PACKAGES}
+    versions = installed_versions()
     for name in ("flash_attn", "xformers"):
         if versions[name] and not _imports(f"{name}.ops" if name == "xformers" else name):
             versions[name] = None
-    return {"python": platform.python_version(), "cuda": torch.version.cuda, "driver": _driver(), **versions}
+    return {"cuda": torch.version.cuda, "driver": _driver(), **versions}
 
 
 def device() -> dict[str, Any]:
@@ -58,15 +44,8 @@ def host() -> dict[str, int | None]:
         "anonymous_bytes": _kib(status.get("RssAnon")),
         "peak_rss_bytes": _kib(status.get("VmHWM")),
         **_pinned(),
-        "total_ram_bytes": _total_ram(),
+        "total_ram_bytes": host_ram().total_bytes,
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name).partition("+")[0]
-    except PackageNotFoundError:
-        return None
 
 
 def _imports(module: str) -> bool:
@@ -103,10 +82,3 @@ def _pinned() -> dict[str, int | None]:
 
 def _kib(text: str | None) -> int | None:
     return int(text.split()[0]) * 1024 if text else None
-
-
-def _total_ram() -> int | None:
-    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("MemTotal:"):
-            return _kib(line.split(":", 1)[1])
-    return None

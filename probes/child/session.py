@@ -21,7 +21,7 @@ from probes.child.load import Loaded, add_adapters, load_model
 from probes.child.meter import PARTS, Meter, Recorder, largest
 from probes.child.observe import Observer, execution_path
 from probes.child.train import train
-from probes.errors import PointError
+from probes.errors import PointError, WrongBatch
 from probes.planned import run_of
 from probes.points import Point
 from probes.protocol import Events
@@ -205,9 +205,9 @@ def check_tokens(point: Point, ran: Mapping[str, Any]) -> None:
     """Hold the batch that reached the model to the one that was asked for.
 
     Raises:
-        ValueError: the trainer cut, padded or dropped something, so that another job was measured.
+        WrongBatch: the trainer cut, padded or dropped something, so that another job was measured.
     """
     asked = document_lengths(point)
     rows = math.prod(ran["input_shape"])
     if rows != sum(asked):
-        raise ValueError(f"the model was given {rows} tokens a micro-batch, {sum(asked)} were asked for")
+        raise WrongBatch(f"the model was given {rows} tokens a micro-batch, {sum(asked)} were asked for")

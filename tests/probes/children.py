@@ -13,6 +13,7 @@ from probes.protocol import open_events
 request = json.loads(open(sys.argv[1]).read())
 events = open_events()
 FD = int(os.environ["CTXPLAN_PROBE_EVENTS"])
+TOLD = os.path.dirname(os.path.abspath(__file__))
 STEP = {
     "forward": None, "backward": None, "optimizer": None, "peak_allocated_bytes": None,
     "peak_reserved_bytes": None, "device_used_bytes": None, "loss": 2.5, "seconds": 0.1,
@@ -34,7 +35,7 @@ def hang():
 
 def tell(name, text):
     "Write a file whole, for whoever waits for it."
-    path = os.path.join(os.environ["UNSLOTH_TEST_DIR"], name)
+    path = os.path.join(TOLD, name)
     with open(path + ".part", "w") as file:
         file.write(text)
     os.replace(path + ".part", path)
@@ -49,7 +50,7 @@ events.write({"event": "done"})
 
 
 def child(folder: Path, body: str) -> tuple[str, ...]:
-    """The command that runs the body as the measured process."""
+    """The command that runs the body as the measured process; what it tells lies in the same folder."""
     script = folder / "child.py"
     script.write_text(HEAD + textwrap.dedent(body))
     return (sys.executable, str(script))

@@ -159,6 +159,46 @@ class TestErrors:
             check_writable(tmp_path / "nowhere" / "rows.jsonl")
         with pytest.raises(EvidenceError, match="it is a folder"):
             check_writable(tmp_path)
+        with pytest.raises(EvidenceError, match="/proc/rows: cannot be written"):
+            check_writable(Path("/proc/rows"))
+        assert names(tmp_path) == []
+
+    def test_a_file_that_may_not_be_written_is_found_before_the_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "rows.jsonl"
+        out.write_text("")
+        # Root may write every file, whatever its mode says.
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != out or not mode & os.W_OK)
+        with pytest.raises(EvidenceError, match=r"rows\.jsonl: cannot be written: no permission"):
+            check_writable(out)
+
+
+class TestSpecialFiles:
+    """Devices and pipes, which are never replaced by a file."""
+
+    def test_a_pipe_is_written_as_it_is(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            check_writable(pipe)
+            append_document(pipe, {"n": 0})
+            assert os.read(reader, 100) == b'{"n":0}\n'
+        finally:
+            os.close(reader)
+        assert pipe.is_fifo()
+
+    def test_a_full_device_is_an_error_when_it_is_written_and_stays_a_device(self) -> None:
+        full = Path("/dev/full")
+        check_writable(full)
+        with pytest.raises(EvidenceError, match="/dev/full: cannot be written: no space left"):
+            append_document(full, {"n": 0})
+        assert full.is_char_device()
+
+    def test_they_cannot_be_read_again(self) -> None:
+        with pytest.raises(EvidenceError, match="is no file that can be read again"):
+            check_writable(Path("/dev/full"), read_again=True)
 
 
 def test_json_is_written_whole(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from probes.errors import ProbeUnavailable
 from probes.leash import _kill_group
+from probes.lock import held
 from probes.measurement import Measurement
 from probes.process import LeashedProcess
 from probes.protocol import Progress
@@ -41,11 +42,10 @@ import sys
 from pathlib import Path
 from probes.sweep import sweep
 from probes.supervise import Options
-from tests.probes.common import point, points
+from tests.probes.common import point
 
-folder, out, *command = sys.argv[1:]
-asked = point(environment={"UNSLOTH_TEST_DIR": folder})
-sweep([[asked]], Path(out), Options(child=tuple(command), time_limit_seconds=60))
+out, *command = sys.argv[1:]
+sweep([[point()]], Path(out), Options(child=tuple(command), time_limit_seconds=60))
 """
 
 
@@ -67,7 +67,7 @@ class Family:
 def family(tmp_path: Path) -> Iterator[Family]:
     command = child(tmp_path, GROUP)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path), str(tmp_path / "out.jsonl"), *command],
+        [sys.executable, "-c", PARENT, str(tmp_path / "out.jsonl"), *command],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
@@ -102,6 +102,10 @@ class TestKilled:
         family.parent.wait(20)
         wait_for(family.gone, "the end of the group")
         wait_for(lambda: not work_folders(family.parent.pid), "the removal of the work folder")
+        # A killed sweep cannot remove its lock, which holds nobody up.
+        assert _files(tmp_path) <= {".out.jsonl.lock"}
+        with held(tmp_path / "out.jsonl"):
+            pass
         assert _files(tmp_path) == set()
 
     def test_the_leashs_end_takes_the_group_with_it_and_is_told(self, family: Family, tmp_path: Path) -> None:
@@ -139,7 +143,7 @@ class TestKilled:
         """At sixteen instants between the start of the leash and the work of the child."""
         command = child(tmp_path, GROUP)
         parent = subprocess.Popen(
-            [sys.executable, "-c", DOOMED, str(delay_ms / 1000), str(tmp_path), str(tmp_path / "out"), *command],
+            [sys.executable, "-c", DOOMED, str(delay_ms / 1000), str(tmp_path / "out"), *command],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "A_TEST": str(tmp_path)},
             stderr=subprocess.DEVNULL,
@@ -201,9 +205,8 @@ class TestErrorsInTheParent:
         def stop(_: Progress) -> None:
             raise kind
 
-        asked = point(environment={"UNSLOTH_TEST_DIR": str(tmp_path)})
         with pytest.raises(kind):
-            measure([asked], Options(child=child(tmp_path, GROUP)), on_progress=stop)
+            measure([point()], Options(child=child(tmp_path, GROUP)), on_progress=stop)
         assert work_folders() == []
         assert not any(alive(read_number(tmp_path / name)) for name in ("leash", "child", "member", "away"))
 

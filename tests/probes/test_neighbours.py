@@ -7,15 +7,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-import pytest
-
-from probes.ballast import hold
 from probes.document import Result, Setting
-from probes.errors import ProbeUnavailable
 from probes.following import Following, Hooks
 from probes.measurement import Measurement
 from probes.neighbours import IDLE_BYTES, NeighbourWatch, Sample, busy, descends_from, exists
-from probes.nvml import Card, CardWatch, _named, find_card
 from probes.protocol import Failed, Measured
 from probes.supervise import utc_now
 from tests.probes.common import points
@@ -137,40 +132,3 @@ class TestDescent:
 
     def test_init_is_not_ours(self) -> None:
         assert not descends_from(1, ancestor=os.getpid(), session=os.getpid())
-
-
-class TestDriver:
-    @pytest.mark.parametrize(
-        ("index", "visible", "named"),
-        [
-            (0, None, 0),
-            (3, None, 3),
-            (0, "2,5", 2),
-            (1, "2,5", 5),
-            (2, "2,5", None),
-            (0, "GPU-8f", "GPU-8f"),
-            (1, "0, MIG-1", "MIG-1"),
-            (0, "", None),
-            (0, "-1", None),
-        ],
-    )
-    def test_the_visible_devices_are_followed(self, index: int, visible: str | None, named: int | str | None) -> None:
-        assert _named(index, visible) == named
-
-    def test_without_a_driver_there_is_no_card_and_nothing_to_sample(self) -> None:
-        if find_card() is not None:
-            pytest.skip("there is a GPU here")
-        with CardWatch(None) as card:
-            assert card.sample() is None
-
-    def test_a_card_that_is_smaller_than_its_cap_is_refused(self) -> None:
-        card = Card(uuid="GPU-1", name="NVIDIA L4", total_bytes=22 * GIB, free_bytes=22 * GIB, driver="580")
-        with pytest.raises(ProbeUnavailable, match="no more than the cap"), hold(80 * GIB, card):
-            pass
-
-    def test_a_ballast_that_cannot_be_held_says_why(self) -> None:
-        if find_card() is not None:
-            pytest.skip("there is a GPU here")
-        card = Card(uuid="GPU-1", name="NVIDIA L4", total_bytes=22 * GIB, free_bytes=22 * GIB, driver="580")
-        with pytest.raises(ProbeUnavailable, match="no CUDA driver"), hold(8 * GIB, card):
-            pass

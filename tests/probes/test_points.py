@@ -45,7 +45,7 @@ def test_several_lengths_are_several_points_shortest_first() -> None:
         ({"job": JOB, "sequence_lengths": [0]}, "sequence_lengths[0]"),
         ({"job": {**JOB, "sequence_length": 8}, "sequence_lengths": [8]}, "sequence_lengths"),
         ({"job": JOB, "environment": {"LD_PRELOAD": "x"}}, "environment.LD_PRELOAD"),
-        ({"job": JOB, "environment": {"UNSLOTH_X": 1}}, "environment"),
+        ({"job": JOB, "environment": {"UNSLOTH_CHUNKED_CE": 1}}, "environment"),
         ({"job": JOB, "cap_bytes": 5}, "cap_bytes"),
         ({"job": {**JOB, "per_device_eval_batch_size": 2}}, "job.per_device_eval_batch_size"),
         ({"job": {**JOB, "padding_free": False}, "sample_lengths": [8, 8]}, "sample_lengths"),
@@ -64,7 +64,7 @@ def test_a_point_comes_back_from_its_json_with_its_digest() -> None:
             "trainer": "loop",
             "steps": 5,
             "sample_lengths": [16, 48],
-            "environment": {"UNSLOTH_X": "1"},
+            "environment": {"UNSLOTH_CHUNKED_CE": "1"},
             "cap_bytes": 2**34,
         }
     )
@@ -79,7 +79,7 @@ def test_a_point_comes_back_from_its_json_with_its_digest() -> None:
         {"job": {**JOB, "r": 8}},
         {"trainer": "loop"},
         {"steps": 4},
-        {"environment": {"UNSLOTH_X": "1"}},
+        {"environment": {"UNSLOTH_CHUNKED_CE": "1"}},
         {"cap_bytes": 2**34},
         {"sample_lengths": [64]},
     ],
@@ -90,7 +90,7 @@ def test_whatever_changes_what_is_measured_changes_the_digest(change: dict[str, 
 
 def test_the_order_of_keys_does_not_change_the_digest() -> None:
     turned = dict(reversed(JOB.items()))
-    variables = {"UNSLOTH_A": "1", "UNSLOTH_B": "2"}
+    variables = {"UNSLOTH_ENABLE_CCE": "1", "UNSLOTH_FULLGRAPH": "2"}
     one = parse_point({"job": JOB, "environment": variables})
     other = parse_point({"environment": dict(reversed(variables.items())), "job": turned})
     assert one.digest == other.digest

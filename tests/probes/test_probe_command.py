@@ -13,6 +13,7 @@ import pytest
 
 from app.cli.probe import need_the_probe
 from probes.files import read_documents
+from probes.lock import held
 from tests.probes.children import WELL, child
 from tests.probes.common import JOB
 
@@ -68,6 +69,10 @@ class TestAnswer:
         assert json.loads(done.stdout)["outcome"] == "ok"
         assert "point 1 of 1, 64 tokens: load" in done.stderr
         assert done.returncode == 0
+
+    def test_without_a_gpu_it_says_once_what_that_means(self, command: Command) -> None:
+        done = command(WELL, command.file({"job": JOB, "sequence_lengths": [16, 32]}), "--json")
+        assert done.stderr.count("no GPU here: path cpu, GPU fields are null") == 1
 
     def test_without_json_a_person_reads_standard_error(self, command: Command) -> None:
         done = command(WELL, "-", stdin=json.dumps(JOB))
@@ -126,6 +131,45 @@ class TestSweep:
         assert again.returncode == 0
         assert len(read_documents(Path(out))) == 3
 
+    def test_the_exit_code_counts_the_points_that_were_finished_before(self, command: Command, tmp_path: Path) -> None:
+        arguments = (command.file({**JOB, "r": 8}, JOB), "--sweep", "--out", str(tmp_path / "out.jsonl"))
+        assert command('failed("out_of_memory")', *arguments).returncode == 1
+        again = command("os.abort()", *arguments)
+        assert "every point is finished" in again.stderr
+        assert again.returncode == 1
+
+    def test_the_file_of_the_points_is_not_written_over(self, command: Command, tmp_path: Path) -> None:
+        points = command.file(JOB)
+        (tmp_path / "link").symlink_to(points)
+        for out in (points, str(tmp_path / "link")):
+            done = command(WELL, points, "--sweep", "--out", out)
+            assert "is the file of the points" in done.stderr
+            assert done.returncode == 2
+        assert json.loads(Path(points).read_text()) == JOB
+
+    def test_a_second_sweep_into_the_file_is_told_who_writes_it(self, command: Command, tmp_path: Path) -> None:
+        out = tmp_path / "out.jsonl"
+        with held(out):
+            done = command("os.abort()", command.file(JOB), "--sweep", "--out", str(out))
+        assert f"is being written by process {os.getpid()} on" in done.stderr
+        assert done.returncode == 2
+
+    def test_what_was_measured_is_printed_although_something_went_wrong_later(
+        self, command: Command, tmp_path: Path
+    ) -> None:
+        """The second process finds that the machine lacks something."""
+        body = """
+        if request["points"][0]["job"]["r"] == 8:
+            measured()
+        else:
+            failed("unavailable", message="the disk is full")
+        """
+        arguments = (command.file({**JOB, "r": 8}, JOB), "--sweep", "--out", str(tmp_path / "out.jsonl"), "--json")
+        done = command(body, *arguments)
+        assert [item["outcome"] for item in json.loads(done.stdout)["items"]] == ["ok"]
+        assert "error: the disk is full" in done.stderr
+        assert done.returncode == 2
+
     def test_a_bad_line_is_named_before_anything_runs(self, command: Command, tmp_path: Path) -> None:
         out = tmp_path / "out.jsonl"
         done = command(WELL, command.file(JOB, {**JOB, "ranks": 3}), "--sweep", "--out", str(out))
@@ -178,6 +222,35 @@ class TestRefused:
     def test_a_file_that_cannot_be_written_is_found_before_the_run(self, command: Command) -> None:
         done = command("os.abort()", command.file(JOB), "--out", "/nowhere/out.jsonl")
         assert "/nowhere" in done.stderr
+        assert done.returncode == 2
+
+    @pytest.mark.parametrize("out", ["/proc/out.jsonl", "/tmp"])
+    def test_so_is_a_place_that_takes_no_file(self, command: Command, out: str) -> None:
+        done = command("os.abort()", command.file(JOB), "--out", out)
+        assert f"{out}: cannot be written" in done.stderr
+        assert "crashed" not in done.stderr
+        assert done.returncode == 2
+
+    def test_a_file_that_takes_nothing_in_the_end_costs_no_measurement(self, command: Command) -> None:
+        done = command(WELL, command.file(JOB), "--out", "/dev/full", "--json")
+        assert json.loads(done.stdout)["outcome"] == "ok"
+        assert "/dev/full: cannot be written: no space left on the device" in done.stderr
+        assert done.returncode == 2
+
+    def test_a_point_that_is_given_to_estimate_is_told_where_it_belongs(self, command: Command) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "app", "estimate", command.file({"job": JOB, "steps": 3})],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert "this is a point, which ctxplan probe measures (allowed: the value of job alone)" in done.stderr
+        assert (done.stdout, done.returncode) == ("", 2)
+
+    def test_a_card_that_is_not_there_ends_with_2(self, command: Command) -> None:
+        done = command("os.abort()", command.file(JOB), "--device-index", "0")
+        assert "there is no GPU 0" in done.stderr
         assert done.returncode == 2
 
     def test_a_missing_unsloth_says_what_to_install(self, command: Command) -> None:

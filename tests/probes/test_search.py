@@ -169,6 +169,12 @@ def test_bounds_that_leave_nothing_are_refused(low: int, high: int, resolution: 
         search(POINT, limit(1), low=low, high=high, resolution=resolution)
 
 
+def test_documents_of_a_length_of_their_own_are_refused() -> None:
+    with pytest.raises(PointError, match="a search has many") as refused:
+        search(replace(POINT, sample_lengths=(1024, 1024)), limit(1))
+    assert refused.value.key == "sample_lengths"
+
+
 def test_a_run_without_a_gpu_is_no_answer() -> None:
     def measure(point: Point) -> Measurement:
         nothing = dict.fromkeys(("gpu", "peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes"))

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from probes.errors import EvidenceError, ProbeUnavailable
 from probes.files import read_documents
+from probes.lock import held
 from probes.points import Point
 from probes.protocol import Progress
 from probes.supervise import Options
-from probes.sweep import sweep
+from probes.sweep import outcomes, sweep
 from tests.probes.children import WELL, child
 from tests.probes.common import points
 
 BY_LENGTH = """
 import pathlib
-log = pathlib.Path(os.environ["UNSLOTH_TEST_DIR"]) / "runs"
+log = pathlib.Path(TOLD) / "runs"
 lengths = [p["job"]["sequence_length"] for p in request["points"]]
 with log.open("a") as file:
     file.write(json.dumps(lengths) + "\\n")
@@ -56,7 +57,7 @@ class Bench:
         (self.folder / "rules").write_text(json.dumps(named))
 
     def points(self, *lengths: int) -> Sequence[Point]:
-        return [replace(point, environment={"UNSLOTH_TEST_DIR": str(self.folder)}) for point in points(*lengths)]
+        return points(*lengths)
 
     def sweep(self, *groups: Sequence[Point]) -> list[tuple[int, str]]:
         return [(m.sequence_length, m.outcome) for m in sweep(groups, self.out, self.options)]
@@ -142,6 +143,46 @@ def test_a_file_that_is_none_is_found_before_anything_runs(bench: Bench) -> None
     with pytest.raises(EvidenceError, match="line 1"):
         bench.sweep(bench.points(16))
     assert bench.runs() == []
+
+
+def test_a_file_that_another_sweep_writes_is_left_to_it(bench: Bench) -> None:
+    with held(bench.out), pytest.raises(EvidenceError, match=f"is being written by process {os.getpid()} on"):
+        bench.sweep(bench.points(16))
+    assert bench.runs() == []
+    assert bench.sweep(bench.points(16)) == [(16, "ok")]
+
+
+def test_what_is_no_file_cannot_be_gone_on_from(bench: Bench) -> None:
+    with pytest.raises(EvidenceError, match="/dev/null: is no file that can be read again"):
+        sweep([bench.points(16)], Path("/dev/null"), bench.options)
+    assert bench.runs() == []
+
+
+def test_a_measurement_that_the_file_does_not_take_reaches_the_caller_before_the_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: object) -> None:
+        raise EvidenceError(f"{path}: cannot be written")
+
+    heard: list[int] = []
+    monkeypatch.setattr("probes.sweep.append_document", full)
+    with pytest.raises(EvidenceError, match="cannot be written"):
+        sweep(
+            [bench.points(16), bench.points(32)],
+            bench.out,
+            bench.options,
+            on_measurement=lambda measured: heard.append(measured.sequence_length),
+        )
+    assert heard == [16]
+
+
+def test_how_the_points_of_a_sweep_ended_is_read_from_its_file_whenever_that_was(bench: Bench) -> None:
+    bench.rule(_16="abort", _32="out_of_memory")
+    bench.sweep(bench.points(16), bench.points(32))
+    assert outcomes(bench.points(16, 32, 64), bench.out) == ["crashed", "out_of_memory"]
+    bench.rule()
+    bench.sweep(bench.points(16), bench.points(32))
+    assert outcomes(bench.points(16, 32), bench.out) == ["ok", "out_of_memory"]
 
 
 def test_nothing_to_do_starts_nothing(bench: Bench) -> None:
