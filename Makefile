@@ -3,6 +3,7 @@
 # make check     style, types, architecture, lock files
 # make bench     speed and accuracy
 # make calibration  what the committed measurements say, as ctxplan/calibration.json
+# make accuracy  docs/accuracy.md: how right the estimates are
 # make evidence  docs/evidence.md: each committed measurement beside its estimate
 # make claims    docs/claims.md: what Unsloth's users are told, beside what is predicted and measured
 # make lock      the lock files from their inputs (ARGS=--upgrade for newer versions)
@@ -24,7 +25,7 @@ PIP_INSTALL := bin/python -m pip --disable-pip-version-check install --quiet
 PROJECT_INSTALL := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 PROJECT_FILES := pyproject.toml ctxplan/__init__.py
 
-.PHONY: run test check bench calibration evidence claims lock clean install install-test
+.PHONY: run test check bench accuracy calibration evidence claims lock clean install install-test
 
 run: install
 	@exec $(VENV)/bin/python scripts/run --host $(HOST) --port $(PORT) $(ARGS)
@@ -44,6 +45,9 @@ bench: install-test
 
 calibration: install-test
 	$(BIN)/python scripts/calibration $(ARGS)
+
+accuracy: install-test
+	$(BIN)/python scripts/accuracy $(ARGS)
 
 evidence: install-test
 	$(BIN)/python scripts/evidence $(ARGS)

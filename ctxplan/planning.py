@@ -87,7 +87,11 @@ class Planner:
         *,
         trainer: Trainer | None = None,
     ) -> Estimate:
-        """Estimate a job; ``facts`` spares the look-up where the caller has made it, ``trainer`` as `estimator` has it."""
+        """Estimate a job.
+
+        Args:
+            facts: spares the look-up where the caller has made it. trainer: as `estimator.estimate` has it.
+        """
         parsed = job if isinstance(job, Job) else parse_job(job)
         facts = facts or self.facts(parsed.model)
         answer = estimator.estimate(parsed, facts.architecture, self.calibration, trainer=trainer)

@@ -13,7 +13,7 @@ from estimator.calibration.reserved import least_reserved_bytes, modules_bytes, 
 from estimator.checkpointing import host_slots, mode
 from estimator.device import find_device
 from estimator.estimate import Bytes, Estimate, HostBytes, Verdict
-from estimator.host import HostPlan, host_plan
+from estimator.host import PROCESS_BYTES, HostPlan, host_plan
 from estimator.job import Job
 from estimator.phases import Simulation, simulate
 from estimator.resolve import Run, Trainer, resolve
@@ -173,6 +173,7 @@ def _host(run: Run, statics: Statics, z: Sizes, simulation: Simulation) -> HostP
         embedding_bytes=moved,
         pin=bool(run.job.pin_host_memory),
         host_ram_bytes=run.job.host_ram_bytes,
+        process_bytes=run.calibration.process.get(run.trainer, PROCESS_BYTES),
     )
 
 

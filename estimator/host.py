@@ -41,15 +41,24 @@ class HostPlan(NamedTuple):
         return self.pinned_bytes // PAGE_BYTES * PAGE_ENTRY_BYTES
 
 
-def host_plan(*, slots: int, slot_bytes: int, embedding_bytes: int, pin: bool, host_ram_bytes: int | None) -> HostPlan:
+def host_plan(
+    *,
+    slots: int,
+    slot_bytes: int,
+    embedding_bytes: int,
+    pin: bool,
+    host_ram_bytes: int | None,
+    process_bytes: int = PROCESS_BYTES,
+) -> HostPlan:
     """Host RAM of a run.
 
     Args:
         slots: offloaded layer inputs, one buffer each. slot_bytes: u. embedding_bytes: the embedding, where it moved
         to the host.
         pin: whether pinned memory is allowed. host_ram_bytes: the host's RAM; None never limits.
+        process_bytes: the process itself.
     """
-    pageable = PROCESS_BYTES + embedding_bytes
+    pageable = process_bytes + embedding_bytes
     if not slots:
         return HostPlan(pinned_bytes=0, pageable_bytes=pageable, pinned_slots=0, slots=0)
     startup = STARTUP_SLOTS * STARTUP_SLOT_BYTES

@@ -72,7 +72,7 @@ class Calibration:
         residuals: stratum -> measured over expected allocated peak less one, ascending
             (`estimator.calibration.bound`).
         reserved: ``PATH`` or ``PATH/tiled`` -> share. modules: catalogue name of a GPU, or "" for all -> bytes.
-        measured: path -> what its rows covered.
+        process: trainer -> host RAM of the process itself, bytes. measured: path -> what its rows covered.
     """
 
     id: str = "structural"
@@ -84,6 +84,7 @@ class Calibration:
     residuals: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     reserved: Mapping[str, Share] = field(default_factory=dict)
     modules: Mapping[str, Modules] = field(default_factory=dict)
+    process: Mapping[str, int] = field(default_factory=dict)
     measured: Mapping[str, Measured] = field(default_factory=dict)
 
     @property
@@ -112,6 +113,7 @@ def calibration_to_json(calibration: Calibration) -> dict[str, Any]:
             k: {"expected": s.expected, "residuals": list(s.residuals)} for k, s in calibration.reserved.items()
         },
         "modules": {k: {"expected": m.expected, "measured": list(m.measured)} for k, m in calibration.modules.items()},
+        "process": dict(sorted(calibration.process.items())),
         "measured": {path: _measured_to_json(one) for path, one in sorted(calibration.measured.items())},
     }
     return {"id": content_id(body), **body}
@@ -157,6 +159,7 @@ def _read(document: Mapping[str, Any]) -> Calibration:
             key: Modules(int(one["expected"]), tuple(int(v) for v in _ascending(one["measured"])))
             for key, one in document["modules"].items()
         },
+        process={str(trainer): int(size) for trainer, size in document["process"].items()},
         measured={path: _measured(one) for path, one in document["measured"].items()},
     )
 

@@ -52,6 +52,7 @@ def fit(measurements: Iterable[Measurement], *, leave_out: Callable[[str], bool]
         residuals=by_stratum(cross_fitted(kept)),
         reserved=_reserved(kept),
         modules=_modules(kept),
+        process=_process(kept),
         measured=_measured(observed),  # what was kept for judging is measured all the same
     )
     return replace(calibration, id=content_id(calibration_to_json(calibration)))
@@ -111,6 +112,17 @@ def _beside(one: Observation) -> int | None:
     pinned = (measured.host.pinned_reserved_bytes if measured.host else None) or 0
     tables = HostPlan(pinned, 0, 0, 0).page_table_bytes
     return measured.device_used_bytes - measured.peak_reserved_bytes - context - tables
+
+
+def _process(observed: Iterable[Observation]) -> dict[str, int]:
+    """Host RAM of the process itself: resident, less what is pinned, and less an embedding that moved there."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for one in observed:
+        host = one.measured.host
+        if host and host.rss_bytes and host.pinned_reserved_bytes is not None and one.measured.lengths_before == ():
+            moved = one.prepared.statics.weights.embedding if one.measured.ran.embedding_offloaded else 0
+            found[one.prepared.run.trainer].append(host.rss_bytes - host.pinned_reserved_bytes - moved)
+    return {trainer: int(median(sizes)) for trainer, sizes in found.items()}
 
 
 def _measured(observed: Iterable[Observation]) -> dict[str, Measured]:
