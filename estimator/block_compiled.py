@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from estimator import attention, checkpointing, eager
 from estimator.checkpointing import Regime
-from estimator.decoder_layer import backward_mlp
+from estimator.decoder_layer import backward_mlp, unfused_mlp
 from estimator.ledger import Instant, LiveSet, without
 from estimator.resolve import Run
 from estimator.sizes import Sizes
@@ -73,7 +73,7 @@ def _mlp_gradients(run: Run, statics: Statics, z: Sizes) -> LiveSet:
     if not run.fused.mlp:
         return [
             ("output_gradient", z.u, "u", "gradient of the layer's output"),
-            ("mlp_gradients", 2 * z.m, "2 * 2 T I", f"{COMPILED}, an MLP that LoRA does not adapt whole"),
+            *unfused_mlp(run, z, statics, 2),
         ]
     shared = without(backward_mlp(run, z, statics), "mlp_gradient", "dequantised_weight")
     return [*shared, ("mlp_gradients", 4 * z.m, "4 * 2 T I", COMPILED)]

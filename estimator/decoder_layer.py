@@ -29,6 +29,7 @@ MLP_RANK = f"{MLP}.backward, up_dB and gate_dB"
 MLP_FACTORS = f"{MLP}.backward, 16-bit factors and their gradients"
 MLP_DW = f"{MLP}.backward, DW"
 GEMMA2 = "unsloth/models/gemma2.py Gemma2DecoderLayer_fast_forward"
+UNFUSED = "autograd of an MLP that LoRA does not adapt whole"
 POST_NORMS = frozenset({"gemma2"})
 
 
@@ -97,7 +98,7 @@ def backward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
         tile = _mlp_width(run, z, backward=True)
         return [gradient, ("mlp_input_gradient", z.u, "u", f"{TILED}.backward, x_gradients"), *tile, *tile]
     if not run.fused.mlp:
-        return [gradient, ("mlp_gradient", 3 * z.m, "3 * 2 T I", "autograd of an MLP that LoRA does not adapt whole")]
+        return [gradient, *unfused_mlp(run, z, statics, 3)]
     r, hidden, width = run.job.r, run.architecture.hidden_size, run.architecture.intermediate_size
     factors = 3 * 2 * r * (hidden + width)
     terms = [
@@ -111,6 +112,18 @@ def backward_mlp(run: Run, z: Sizes, statics: Statics) -> LiveSet:
     if run.job.lora_dropout:
         return [*terms, *_replayed(run, z, statics)]
     return [*terms, dequantised(run, statics), ("mlp_gradient", z.m, "2 T I", MLP_DW)]
+
+
+def unfused_mlp(run: Run, z: Sizes, statics: Statics, gradients: int) -> LiveSet:
+    """Without the fused kernels, the wider of two moments: so many MLP-wide gradients, or one beside a weight that was
+    dequantised to be multiplied.
+
+    Measured: Llama-3.1-8B with LoRA on q and v, and on the attention alone, at 2,048 and 8,192 tokens, H200.
+    """
+    weight = dequantised(run, statics)
+    multiplied = [weight, ("mlp_gradient", z.m, "2 T I", UNFUSED), ("mlp_input_gradient", z.u, "u", UNFUSED)]
+    wide = [("mlp_gradient", gradients * z.m, f"{gradients} * 2 T I", UNFUSED)]
+    return max(wide, multiplied, key=total)
 
 
 def backward_attention(run: Run, z: Sizes) -> LiveSet:
