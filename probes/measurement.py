@@ -6,11 +6,14 @@ was measured (on path ``cpu`` no GPU byte is ever written).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
+OWN_INSTRUMENT = "ctxplan "
+"""How the instrument of a probe begins; rows of the scratch scripts before it lack what they did not keep."""
 
 Outcome = Literal[
     "ok", "out_of_memory", "host_out_of_memory", "crashed", "timed_out", "wrong_gpu", "neighbour", "not_supported"
@@ -84,11 +87,16 @@ class Ran(_Document):
         forward: ``__qualname__`` of the decoder model's forward, with its module.
         attention: back end that was called, and ``attention_kernel`` the fused kernel torch chose (``cudnn``,
             ``flash``, ``efficient``, ``math``, ``flex``).
-        loss: implementation that was called; ``loss_rows`` the rows of one chunk.
+        loss: implementation that was called; ``loss_rows`` the rows of its largest chunk, ``loss_chunk_bytes`` the
+            logits of one, null where they live inside a compiled graph.
         layers_compiled: decoder layers that went through torch.compile.
         checkpointing: ``unsloth`` or ``torch``, by which layers were recomputed; ``none`` where none was.
-        input_shape: shape of the ids that reached the model.
-        inputs_offloaded: layer inputs that went to the host in the last step; ``pinned_buffers`` of them pinned.
+        input_shape: shape of the ids of the last micro-batch that reached the model, of a generation the prompt's.
+            packed_lengths: documents of the same micro-batch, where they were one row.
+        inputs_offloaded: host buffers that have grown to hold a layer's input, at the end of the last step; the first
+            step fills one more than the others, since it sends the last layer's input too. ``pinned_buffers`` of them
+            pinned. inputs_offloaded_last: layer inputs that went to the host in the last micro-batch.
+        trainable_parameters: 0 where the job generates.
     """
 
     forward: str | None = None
@@ -102,6 +110,7 @@ class Ran(_Document):
     packed_lengths: tuple[int, ...] | None = None
     checkpointing: str | None = None
     inputs_offloaded: int | None = None
+    inputs_offloaded_last: int | None = None
     pinned_buffers: int | None = None
     double_buffer: bool | None = None
     embedding_offloaded: bool | None = None
@@ -116,6 +125,9 @@ class Host(_Document):
     Attributes:
         rss_bytes: resident now. anonymous_bytes: of these the kernel's RssAnon: neither pages of files, such as a
             checkpoint read through the page cache, nor pinned buffers, which are the driver's mappings.
+        peak_rss_bytes: largest since the process began. pinned_allocated_bytes, pinned_reserved_bytes: pinned blocks
+            in use, and all that torch keeps. These three and rss_bytes are null where blocks of an earlier length of
+            the process could not be given back.
     """
 
     rss_bytes: Count | None
@@ -160,6 +172,7 @@ class Measurement(_Document):
         point: `probes.points.Point.digest`. steps_asked, environment_asked: the point's own, which with the job,
             trainer, sample_lengths and cap give the digest again. lengths_before: lengths that the process had run
             before this one; null where that was not noted.
+        trainer: the point's; null where the job generates, and nothing trains.
         detail: what went wrong, in a line; the process's last output where it died.
         steps: every step that ended. steps_run: how many ran (rows from before this schema kept the last only).
         after_load_allocated_bytes, after_peft_allocated_bytes, forward_peak_bytes, backward_peak_bytes,
@@ -169,13 +182,15 @@ class Measurement(_Document):
             process's context, and what the driver keeps for itself. device_used_bytes: the same after the last step.
             total_bytes: of the card, ballast included.
         generation, evaluation: the peak of one. environment: what was set in the process.
+        seconds: of the load, of adding adapters (``peft``), of all steps (``steps``) or of one generation
+            (``generate``); rows from before this was noted have none.
         measured_at: when, as ISO 8601 in UTC. instrument: what measured it.
     """
 
     schema_version: Literal[1]
     point: str
     job: dict[str, Any]
-    trainer: Literal["sft", "loop"]
+    trainer: Literal["sft", "loop"] | None
     outcome: Outcome
     detail: str | None = None
     out_of_memory: OutOfMemory | None = None
@@ -227,16 +242,31 @@ class Measurement(_Document):
             raise ValueError("path cpu carries no GPU byte")
         if not self.stack.get("torch"):
             raise ValueError("the stack names torch")
+        if self.steps_run < len(self.steps):
+            raise ValueError("no more steps are kept than ran")
+        trained = self.outcome == "ok" and self.job["mode"] == "train" and self.instrument.startswith(OWN_INSTRUMENT)
+        if trained and (not self.steps or any(step.loss is None for step in self.steps)):
+            raise ValueError("a training that ended well has steps, and each has a finite loss")
         return self
 
-    def _gpu_bytes(self) -> tuple[int | None, ...]:
-        return (
-            self.peak_allocated_bytes,
-            self.peak_reserved_bytes,
-            self.device_used_bytes,
-            self.context_bytes,
-            self.after_load_allocated_bytes,
-        )
+    def _gpu_bytes(self) -> Iterator[object]:
+        """Every value that is bytes of a GPU, or of memory pinned for one."""
+        yield from (getattr(self, name) for name in type(self).model_fields if name.endswith("_bytes"))
+        yield from (self.cap, self.allocator, self.live_tensors, self.out_of_memory)
+        yield from (_all_bytes(part) for part in (self.load, self.peft, self.generation, self.evaluation, *self.steps))
+        if self.host is not None:
+            yield from (self.host.pinned_allocated_bytes, self.host.pinned_reserved_bytes)
+
+
+def _all_bytes(part: BaseModel | None) -> list[object] | None:
+    """The values of a part, and of its parts, whose names end in ``_bytes``; None where all are null."""
+    if part is None:
+        return None
+    found: list[object] = []
+    for name, value in part:
+        inner = _all_bytes(value) if isinstance(value, BaseModel) else value if name.endswith("_bytes") else None
+        found += [] if inner is None else [inner]
+    return found or None
 
 
 def validate(document: Any) -> Measurement:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import random
+from math import ceil
 from string import ascii_lowercase
 from typing import Any
 
-from estimator import Job
 from probes.child.checkpoint import SPECIAL
+from probes.errors import PointError
 from probes.points import Point
+
+WORD = 6
+"""Letters of a word and the space after it: a tokenizer that splits at spaces makes a token of each word, at least."""
+TRIES, LETTERS_A_TOKEN = 6, 64
+"""A tokenizer that makes fewer tokens of random words, in so many tries, is none that a text can be written for."""
 
 
 def document_lengths(point: Point) -> tuple[int, ...]:
@@ -31,20 +37,32 @@ def random_texts(lengths: tuple[int, ...], tokenizer: Any, *, seed: int) -> list
 
 
 def _text(tokens: int, tokenizer: Any, dice: random.Random) -> str:
-    """Letters: each is a token of the synthetic tokenizer, a real one makes fewer of them."""
-    letters = tokens
-    while True:
-        text = "".join(dice.choices(ascii_lowercase, k=letters))
-        if len(tokenizer(text)["input_ids"]) >= tokens:
+    """Words of random letters: each letter is a token of the synthetic tokenizer, a real one makes fewer of them.
+
+    Raises:
+        PointError: the tokenizer makes too few tokens of any text, as one does that knows no letters.
+    """
+    letters, found = tokens, 0
+    for _ in range(TRIES):
+        text = _words(letters, dice)
+        found = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if found >= tokens:
             return text
-        letters *= 2
+        # A little more than in proportion, and never more than a tokenizer can be expected to need.
+        wanted = max(2 * letters, ceil(letters * tokens * 1.1 / max(found, 1)))
+        letters = min(wanted, LETTERS_A_TOKEN * tokens)
+    name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+    raise PointError(
+        f"the tokenizer {name} makes {found} tokens of {letters} letters, and {tokens} are needed",
+        key="job.model",
+        allowed="a model whose tokenizer splits words",
+    )
 
 
-def row_length(point: Point, job: Job) -> int:
-    """``max_length`` of the trainer: a packed row holds all the documents, any other row one."""
-    if job.packing and point.sample_lengths:
-        return sum(point.sample_lengths)
-    return max(document_lengths(point))
+def _words(letters: int, dice: random.Random) -> str:
+    text = dice.choices(ascii_lowercase, k=letters)
+    text[WORD - 1 : letters - 1 : WORD] = " " * len(range(WORD - 1, letters - 1, WORD))
+    return "".join(text)
 
 
 def flattened_batch(lengths: tuple[int, ...], ids: list[list[int]], device: Any) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from probes.child.meter import Meter, Peak
 
 
 def generate(run: Run, loaded: Loaded, meter: Meter, *, times: int) -> list[tuple[Peak, float]]:
-    """Generate ``max_new_tokens`` after a prompt of ``sequence_length`` tokens, so many times.
+    """Generate ``max_new_tokens`` (1 or more: `probes.points` refuses 0) after a prompt of ``sequence_length`` tokens,
+    so many times.
 
     Returns:
         The peak and the seconds of each.
@@ -32,8 +33,8 @@ def generate(run: Run, loaded: Loaded, meter: Meter, *, times: int) -> list[tupl
             model.generate(
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
-                max_new_tokens=job.max_new_tokens or 1,
-                min_new_tokens=job.max_new_tokens or 1,
+                max_new_tokens=job.max_new_tokens,
+                min_new_tokens=job.max_new_tokens,
                 do_sample=False,
             )
         results.append((meter.peak(), meter.synchronise() - began))

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from probes.errors import ProbeUnavailable
 from probes.host import host_ram
 from probes.versions import installed_versions
+
+HOLDS_PINNED = ("rss_bytes", "peak_rss_bytes", "pinned_allocated_bytes", "pinned_reserved_bytes")
+"""Figures of the host in which pinned blocks count."""
 
 
 def stack() -> dict[str, str | None]:
@@ -18,6 +22,20 @@ def stack() -> dict[str, str | None]:
         if versions[name] and not _imports(f"{name}.ops" if name == "xformers" else name):
             versions[name] = None
     return {"cuda": torch.version.cuda, "driver": _driver(), **versions}
+
+
+def check_one_device() -> None:
+    """Raise ProbeUnavailable where the process sees several GPUs: the stack would spread the model over them, and the
+    counters are those of one."""
+    import torch
+
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if seen > 1:
+        raise ProbeUnavailable(
+            f"the process sees {seen} GPUs, and a point is measured on one",
+            key="CUDA_VISIBLE_DEVICES",
+            allowed="the UUID of one GPU",
+        )
 
 
 def device() -> dict[str, Any]:
@@ -34,18 +52,24 @@ def device() -> dict[str, Any]:
     }
 
 
-def host() -> dict[str, int | None]:
-    """Host RAM of this process, bytes (proc(5) status), and of torch's pinned allocator."""
+def host(*, own: bool = True) -> dict[str, int | None]:
+    """Host RAM of this process, bytes (proc(5) status), and of torch's pinned allocator.
+
+    Args:
+        own: whether the process holds no pinned memory of an earlier length; otherwise what such memory counts in is
+            null.
+    """
     status = dict(
         line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if ":" in line
     )
-    return {
+    measured = {
         "rss_bytes": _kib(status.get("VmRSS")),
         "anonymous_bytes": _kib(status.get("RssAnon")),
         "peak_rss_bytes": _kib(status.get("VmHWM")),
         **_pinned(),
         "total_ram_bytes": host_ram().total_bytes,
     }
+    return measured if own else {**measured, **dict.fromkeys(HOLDS_PINNED)}
 
 
 def _imports(module: str) -> bool:

@@ -16,7 +16,8 @@ class Meter:
     Attributes:
         cuda: whether there is a device; without one every byte is None.
         ballast_bytes: what another process holds on the device on purpose.
-        last_refusal: what the allocator was last asked for and could not give (`OutOfMemory` of the schema).
+        last_refusal: what the allocator was last asked for in this part of the run and could not give (`OutOfMemory`
+            of the schema).
     """
 
     def __init__(self, *, ballast_bytes: int = 0) -> None:
@@ -32,6 +33,8 @@ class Meter:
 
     def reset(self) -> None:
         """Start a new part of the run: peaks count from here."""
+        # What was refused in an earlier part was given in the end, or was done without.
+        self.last_refusal = None
         if self.cuda:
             self._torch.cuda.reset_peak_memory_stats()
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from probes.child.batches import Batches
+from probes.child.losses import listen_to_losses
 from probes.child.meter import Meter
+from probes.child.offloading import offloading
 
 ATTENTION_OPERATORS = {
     "_scaled_dot_product_cudnn_attention": ("sdpa", "cudnn"),
@@ -32,63 +35,86 @@ BLOCK_OFF = 0
 
 
 class Observer:
-    """Watches one step, and reads the model and Unsloth's state afterwards."""
+    """Watches one step, and reads the model and Unsloth's state afterwards.
+
+    Attributes:
+        batches: the micro-batches that reached the model.
+    """
 
     def __init__(self, meter: Meter) -> None:
+        self.batches = Batches()
         self._meter = meter
         self._operators: Counter[str] = Counter()
         self._loss: dict[str, Any] = {}
-        self._inputs: dict[str, Any] = {}
         self._offloading: dict[str, Any] = {}
         self._calls: Counter[str] = Counter()
 
     def install(self, model: Any, framework: str) -> None:
         """Listen to what the model is given and, in Unsloth, to its loss."""
-        decoder = _decoder(model)
+        decoder = decoder_of(model)
         decoder.register_forward_pre_hook(self._note_inputs, with_kwargs=True)
+        decoder.register_forward_hook(lambda *_: self._calls.update(["whole"]))
         # A decoder's first layer runs once for each forward, and once more for each that is recomputed.
         decoder.layers[0].register_forward_pre_hook(lambda *_: self._calls.update(["layer"]))
         if framework == "unsloth" and self._meter.cuda:
-            _listen_to_loss(self._loss)
+            listen_to_losses(self._loss)
 
     def forget(self) -> None:
         """Before the next point."""
-        for seen in (self._operators, self._loss, self._inputs, self._offloading, self._calls):
+        self.batches.clear()
+        for seen in (self._operators, self._loss, self._offloading, self._calls):
             seen.clear()
 
     def step_ended(self, framework: str) -> None:
         """Note what Unsloth keeps on the host; it lets go of it when a trainer is done."""
         if framework == "unsloth" and self._meter.cuda:
-            self._offloading = _offloading()
+            self._offloading = offloading()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Count the operators that are called inside."""
+        """Count the operators that are called inside; of a step that fails, those until then."""
         from torch.profiler import ProfilerActivity, profile
 
-        with profile(activities=[ProfilerActivity.CPU], acc_events=False) as profiler:
-            yield
+        profiler = profile(activities=[ProfilerActivity.CPU], acc_events=False)
+        try:
+            with profiler:
+                yield
+        except BaseException:
+            with suppress(Exception):  # what ended the step is worth more than its operators
+                self._operators.update(event.name for event in profiler.events())
+            raise
         self._operators.update(event.name for event in profiler.events())
 
-    def ran(self, model: Any) -> dict[str, Any]:
-        """The fields of `probes.measurement.Ran`."""
+    def ran(self, model: Any, *, trains: bool = True) -> dict[str, Any]:
+        """The fields of `probes.measurement.Ran`, as far as they were seen.
+
+        Args:
+            trains: whether anything is trained; a model that generates has parameters that could be.
+        """
         backend, kernel = self._attention()
-        decoder = _decoder(model)
+        decoder = decoder_of(model)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad) if trains else 0
         facts: dict[str, Any] = {
             "forward": _forward_of(decoder),
             "attention": backend,
             "attention_kernel": kernel,
             "layers_compiled": layers_compiled(decoder),
             "checkpointing": self._checkpointing(),
-            "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "trainable_parameters": trained,
             "weight_dtypes": _weight_dtypes(model),
-            **self._inputs,
+            **self.batches.facts(),
             **self._loss_facts(),
             **self._offloading,
         }
         if self._meter.cuda:
             facts["embedding_offloaded"] = model.get_input_embeddings().weight.device.type == "cpu"
         return facts
+
+    def path_so_far(self, ran: Mapping[str, Any], framework: str) -> str | None:
+        """The execution path of a point that failed; None where no layer had run that would show it."""
+        path = execution_path(ran, framework, cuda=self._meter.cuda)
+        # Layers are compiled as they first run: until all of them did, none compiled does not mean eager.
+        return None if path == "eager" and not self._calls["whole"] else path
 
     def _attention(self) -> tuple[str | None, str | None]:
         for part, meaning in ATTENTION_OPERATORS.items():
@@ -110,14 +136,11 @@ class Observer:
         full = any(part in name for part in FULL_LOGITS_OPERATORS for name in self._operators)
         return {"loss": "full_logits"} if full else {}
 
-    def _note_inputs(self, _: Any, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    def _note_inputs(self, decoder: Any, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         self._calls.update(["decoder"])
         ids = options.get("input_ids", arguments[0] if arguments else None)
         if ids is not None:
-            self._inputs.setdefault("input_shape", tuple(ids.shape))
-        packed = options.get("packed_seq_lengths")
-        if packed is not None:
-            self._inputs["packed_lengths"] = tuple(int(length) for length in packed.tolist())
+            self.batches.note(ids, options, training=bool(decoder.training))
 
 
 def execution_path(ran: Mapping[str, Any], framework: str, *, cuda: bool) -> str:
@@ -140,7 +163,7 @@ def layers_compiled(decoder: Any) -> int:
     )
 
 
-def _decoder(model: Any) -> Any:
+def decoder_of(model: Any) -> Any:
     """The module that holds the list of decoder layers."""
     return next(
         module for _, module in model.named_modules() if hasattr(module, "layers") and hasattr(module, "embed_tokens")
@@ -165,42 +188,3 @@ def _weight_dtypes(model: Any) -> dict[str, int]:
     for parameter in model.parameters():
         counts[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
     return dict(sorted(counts.items()))
-
-
-def _offloading() -> dict[str, Any]:
-    """What smart checkpointing has on the host (unsloth_zoo/gradient_checkpointing.py)."""
-    from unsloth_zoo import gradient_checkpointing as smart
-
-    buffers = [b for b in smart.CPU_BUFFERS or () if b is not None and b.numel() > smart.INITIAL_CPU_BUFFER_SIZE]
-    return {
-        "inputs_offloaded": len(buffers),
-        "pinned_buffers": sum(1 for buffer in buffers if buffer.is_pinned()),
-        "double_buffer": bool(getattr(smart, "USE_DOUBLE_BUFFER", False)) if buffers else None,
-    }
-
-
-def _listen_to_loss(seen: dict[str, Any]) -> None:
-    """Note which loss is called, and the rows of its chunks."""
-    from unsloth_zoo.fused_losses import cross_entropy_loss, fused_linear
-
-    layout, buffers = fused_linear._tiled_layout, fused_linear._Buffers.__init__
-    chunk_size = cross_entropy_loss.get_chunk_size
-
-    def tiled(*arguments: Any, **options: Any) -> Any:
-        rows, tile = layout(*arguments, **options)
-        seen.update(loss="chunked_cross_entropy_tiled", loss_rows=int(rows), loss_chunk_bytes=int(rows * tile * 4))
-        return rows, tile
-
-    def chunked(self: Any, rows: int, *arguments: Any, **options: Any) -> None:
-        buffers(self, rows, *arguments, **options)
-        if seen.get("loss") != "chunked_cross_entropy_tiled":
-            seen.update(loss="chunked_cross_entropy", loss_rows=int(rows), loss_chunk_bytes=int(self.buf.nbytes))
-
-    def fused(*arguments: Any, **options: Any) -> Any:
-        chunks = chunk_size(*arguments, **options)
-        seen.update(loss="fused_cross_entropy", loss_rows=None, loss_chunk_bytes=None)
-        return chunks
-
-    fused_linear._tiled_layout = tiled
-    fused_linear._Buffers.__init__ = chunked
-    cross_entropy_loss.get_chunk_size = fused

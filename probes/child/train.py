@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,23 +73,27 @@ def _train_with_sft(point: Point, run: Run, loaded: Loaded, recorder: Recorder, 
     trainer = SFTTrainer(
         model=loaded.model,
         processing_class=loaded.tokenizer,
-        train_dataset=_dataset(point, run, loaded),
+        train_dataset=dataset(point, run, loaded),
         args=SFTConfig(output_dir=str(folder), **sft_settings(point, run, cuda=recorder.meter.cuda)),
     )
-    _attach(trainer, recorder, watch)
-    trainer.train()
+    with ExitStack() as watched:  # a step that fails is watched until then
+        _attach(trainer, recorder, watch, watched)
+        trainer.train()
 
 
 def sft_settings(point: Point, run: Run, *, cuda: bool) -> dict[str, Any]:
     """Settings of ``SFTConfig``: the job's, and none that change memory beside."""
     job = run.job
     settings: dict[str, Any] = {
-        "max_length": data.row_length(point, job),
+        "max_length": max(data.document_lengths(point)),
         "max_steps": point.steps,
-        "per_device_train_batch_size": 1 if job.packing else len(data.document_lengths(point)),
+        "per_device_train_batch_size": len(data.document_lengths(point)),
         "gradient_accumulation_steps": job.gradient_accumulation_steps,
         "optim": job.optim,
         "learning_rate": LEARNING_RATE,
+        # Unsloth's default warms up for a tenth of the steps: the first one would change nothing.
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
         "packing": job.packing,
         "dataset_num_proc": 1,
         "train_sampling_strategy": "sequential",
@@ -98,7 +102,10 @@ def sft_settings(point: Point, run: Run, *, cuda: bool) -> dict[str, Any]:
         "report_to": "none",
         "seed": 3407,
     }
-    if point.job.padding_free is not None or not run.flattened:
+    if point.sample_lengths:
+        # TRL packs documents best fit first, and mixes those of several micro-batches: these rows are packed already.
+        settings |= {"packing": True, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    elif point.job.padding_free is not None or not run.flattened:
         settings["padding_free"] = bool(job.padding_free)
     if job.framework == "transformers":
         settings |= {"bf16": True, "gradient_checkpointing": job.use_gradient_checkpointing is not False}
@@ -106,8 +113,9 @@ def sft_settings(point: Point, run: Run, *, cuda: bool) -> dict[str, Any]:
     return settings
 
 
-def _dataset(point: Point, run: Run, loaded: Loaded) -> Any:
-    """Texts, which the trainer tokenises, for flattened batches; ids for dense ones."""
+def dataset(point: Point, run: Run, loaded: Loaded) -> Any:
+    """Rows in the order in which they are trained on: texts, which the trainer tokenises, for flattened batches; ids
+    for dense ones; and ids with labels, one document a row, where the documents of a micro-batch are given."""
     from datasets import Dataset
 
     model, tokenizer = loaded
@@ -117,15 +125,19 @@ def _dataset(point: Point, run: Run, loaded: Loaded) -> Any:
         texts = data.random_texts(lengths, tokenizer, seed=0)
         return Dataset.from_dict({"text": texts * rows})
     ids = data.random_ids(lengths, model.config.get_text_config().vocab_size, seed=0)
-    return Dataset.from_dict({"input_ids": ids * rows})
+    # The trainer's collator lays the rows of a micro-batch end to end: per_device_train_batch_size documents.
+    return Dataset.from_dict({"input_ids": ids * rows, **({"labels": ids * rows} if point.sample_lengths else {})})
 
 
-def _attach(trainer: Any, recorder: Recorder, watch: Watch) -> None:
-    """Let the recorder follow a trainer: its forward ends where accelerate's backward begins."""
+def _attach(trainer: Any, recorder: Recorder, watch: Watch, watched: ExitStack) -> None:
+    """Let the recorder follow a trainer: its forward ends where accelerate's backward begins.
+
+    Args:
+        watched: holds what the step that runs is watched with.
+    """
     from transformers import TrainerCallback
 
     training_step, backward = trainer.training_step, trainer.accelerator.backward
-    watched: list[AbstractContextManager[Any]] = []
 
     def step(*arguments: Any, **options: Any) -> Any:
         recorder.micro_batch_begins()
@@ -140,14 +152,13 @@ def _attach(trainer: Any, recorder: Recorder, watch: Watch) -> None:
 
     class Follow(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            watched.append(watch(recorder.number))
-            watched[-1].__enter__()
+            watched.enter_context(watch(recorder.number))
             recorder.step_begins()
 
         def on_step_end(self, *_: Any, optimizer: Any, **__: Any) -> None:
             recorder.steps_with(optimizer)
             recorder.step_ends()
-            watched.pop().__exit__(None, None, None)
+            watched.close()
 
     trainer.training_step, trainer.accelerator.backward = step, backwards
     trainer.add_callback(Follow())

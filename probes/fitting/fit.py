@@ -109,7 +109,9 @@ def _beside(one: Observation) -> int | None:
     if not (measured.device_used_bytes and measured.peak_reserved_bytes and one.has_room):
         return None
     context = measured.context_bytes or one.prepared.run.device.context_bytes
-    pinned = (measured.host.pinned_reserved_bytes if measured.host else None) or 0
+    pinned = measured.host.pinned_reserved_bytes if measured.host else 0
+    if pinned is None:  # page tables of an unknown size
+        return None
     tables = HostPlan(pinned, 0, 0, 0).page_table_bytes
     return measured.device_used_bytes - measured.peak_reserved_bytes - context - tables
 

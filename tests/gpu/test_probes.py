@@ -73,6 +73,8 @@ def test_lengths_of_one_process_take_to_the_byte_what_each_takes_alone(card: Car
     for part in ("forward", "backward", "optimizer"):
         both, single = getattr(together[1].steps[-1], part), getattr(alone.steps[-1], part)
         assert both.allocated_bytes == single.allocated_bytes, part
+    pinned = [m.host.pinned_reserved_bytes for m in (together[1], alone) if m.host and m.host.pinned_reserved_bytes]
+    assert pinned[0] == pytest.approx(pinned[1], abs=2**20)
 
 
 def test_a_dense_batch_runs_block_compiled_and_is_seen_to(card: Card) -> None:

@@ -33,6 +33,16 @@ def measured(point: Point, **changes: Any) -> Measurement:
     return Measurement.model_validate({**document, **changes})
 
 
+def measured_on_the_cpu(point: Point, **changes: Any) -> Measurement:
+    """What Unsloth's CPU backend could have given: the same, without a GPU and without a byte of one."""
+    gone = [name for name in Measurement.model_fields if name.endswith("_bytes")]
+    gone += ["gpu", "compute_capability", "cap", "load", "peft", "allocator", "live_tensors", "host"]
+    parts = ("forward", "backward", "optimizer", "peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes")
+    step = {**dict.fromkeys(parts), "loss": 2.5, "seconds": 0.1}
+    ran = {"execution_path": "cpu", "steps": [step] * point.steps, "steps_run": point.steps}
+    return measured(point, **{**dict.fromkeys(gone), **ran, **changes})
+
+
 def out_of_memory(point: Point, **changes: Any) -> Measurement:
     """The same, out of memory in the first backward."""
     what = {

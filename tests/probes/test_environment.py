@@ -60,7 +60,7 @@ class TestVariables:
         [
             ({"block_compile": False}, "UNSLOTH_BLOCK_COMPILE", "0"),
             ({"block_compile": False, "padding_free": True}, "UNSLOTH_BLOCK_COMPILE", None),
-            ({"block_compile": False, "mode": "generate"}, "UNSLOTH_BLOCK_COMPILE", None),
+            ({"block_compile": False, "mode": "generate", "max_new_tokens": 4}, "UNSLOTH_BLOCK_COMPILE", None),
             ({"block_compile": None}, "UNSLOTH_BLOCK_COMPILE", None),
             ({"pin_host_memory": False}, "UNSLOTH_DISABLE_PINNED_MEMORY", "1"),
             ({"pin_host_memory": True}, "UNSLOTH_DISABLE_PINNED_MEMORY", None),

@@ -63,6 +63,18 @@ def test_a_loss_that_is_not_finite_is_null() -> None:
     assert recorder.steps[0]["loss"] is None
 
 
+def test_a_refusal_is_forgotten_where_the_next_part_of_the_run_begins() -> None:
+    """Unsloth goes on with one staging buffer where the second was refused: a later error is not about that one."""
+    meter = Meter()
+    meter.last_refusal = {"tried_bytes": 2**31, "allocated_bytes": 0, "reserved_bytes": 0}
+    recorder = Recorder(meter, lambda *_: None)
+    recorder.step_begins()
+    assert meter.last_refusal is None
+    meter.last_refusal = {"tried_bytes": 2**30, "allocated_bytes": 0, "reserved_bytes": 0}
+    recorder.forward_ends()
+    assert meter.last_refusal is None
+
+
 def test_the_larger_of_two_peaks_is_taken_number_by_number() -> None:
     first: Peak = {"allocated_bytes": 5, "reserved_bytes": 9}
     second: Peak = {"allocated_bytes": 7, "reserved_bytes": 8}

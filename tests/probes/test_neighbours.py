@@ -18,6 +18,12 @@ from tests.probes.common import points
 GIB = 2**30
 CHILD, BALLAST, STRANGER, HOST = 100, 101, 900, 5000
 """PIDs. The last is one of the host's, which this machine does not have."""
+STEP = {
+    **dict.fromkeys(("forward", "backward", "optimizer")),
+    **dict.fromkeys(("peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes")),
+    "loss": 2.5,
+    "seconds": 0.1,
+}
 
 
 def sample(*pids: int, used_bytes: int = 5 * GIB) -> Sample:
@@ -82,6 +88,8 @@ class TestVoid:
         "peak_allocated_bytes": 5,
         "stack": {"torch": "2"},
         "gpu": "G",
+        "steps": [STEP],
+        "steps_run": 1,
     }
 
     def follow(self, found: NeighbourWatch) -> Following:

@@ -42,9 +42,10 @@ def test_lengths_of_one_process_are_measured_in_turn_and_nothing_of_a_gpu_is_wri
         assert (m.outcome, m.execution_path, m.gpu) == ("ok", "cpu", None), m.detail
         assert m.num_hidden_layers == 2
         assert [step.loss is not None for step in m.steps] == [True] * 3
-        # It trains: the same batch again costs less.
+        # It trains from the first step on: the same batch again costs less.
         losses = [step.loss or 0.0 for step in m.steps]
         assert losses[0] > losses[1] > losses[2]
+        assert set(m.seconds) == {"load", "peft", "steps"}
         assert m.ran.input_shape == (1, m.sequence_length)
         assert m.peak_allocated_bytes is None
         assert m.steps[0].forward is None
@@ -73,15 +74,25 @@ def test_what_was_asked_and_what_ran_are_both_on_record() -> None:
         (tiny_job(framework="transformers"), "loop"),
         (tiny_job(framework="transformers", load_in_16bit=None, full_finetuning=True), "loop"),
         (tiny_job(load_in_16bit=None, full_finetuning=True), "sft"),
-        (tiny_job(packing=True), "sft"),
+        (tiny_job(packing=True, per_device_train_batch_size=2), "sft"),
         (tiny_job(padding_free=False, use_gradient_checkpointing=False), "loop"),
     ],
 )
 def test_the_other_ways_to_train_run_too(job: dict[str, Any], trainer: str) -> None:
     (m,) = probe(job, trainer=trainer, steps=2)
-    assert (m.outcome, m.execution_path) == ("ok", "cpu"), m.detail
+    assert (m.outcome, m.execution_path, m.trainer) == ("ok", "cpu", trainer), m.detail
+    assert m.ran.input_shape == (job.get("per_device_train_batch_size", 1), 64)
     assert m.ran.checkpointing == ("none" if job.get("use_gradient_checkpointing") is False else "torch")
     assert all(step.loss is not None for step in m.steps)
+
+
+def test_documents_of_one_micro_batch_are_the_ones_that_were_asked_for() -> None:
+    (m,) = probe(tiny_job(packing=True), sample_lengths=[32, 20, 12], steps=2)
+    assert m.outcome == "ok", m.detail
+    # Unsloth's CPU backend packs nothing: it pads the documents to the longest.
+    assert (m.ran.input_shape, m.ran.packed_lengths) == ((3, 32), None)
+    (m,) = probe(tiny_job(padding_free=True), sample_lengths=[32, 20, 12], steps=2, trainer="loop")
+    assert (m.outcome, m.ran.input_shape, m.ran.packed_lengths) == ("ok", (1, 64), (32, 20, 12)), m.detail
 
 
 def test_a_generation_is_measured() -> None:
@@ -89,6 +100,7 @@ def test_a_generation_is_measured() -> None:
     assert (m.outcome, m.execution_path, m.steps) == ("ok", "cpu", ()), m.detail
     assert m.ran.input_shape == (1, 32)
     assert m.seconds["generate"] > 0
+    assert (m.trainer, m.ran.trainable_parameters, m.ran.optimizer, m.ran.checkpointing) == (None, 0, None, None)
 
 
 def test_a_job_that_the_stack_refuses_is_told_apart_from_a_crash() -> None:

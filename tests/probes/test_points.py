@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from probes.points import parse_point, parse_points
 from tests.probes.common import JOB
 
 TRANSFORMERS = {**JOB, "framework": "transformers"}
+GENERATION = {**JOB, "mode": "generate", "max_new_tokens": 4}
+POINTS = Path(__file__).parents[2] / "evidence" / "points"
 
 
 def test_a_job_by_itself_is_a_point() -> None:
@@ -23,6 +26,30 @@ def test_unsloth_runs_under_its_trainer_and_transformers_in_a_loop() -> None:
     assert parse_point(JOB).trainer == "sft"
     assert parse_point(TRANSFORMERS).trainer == "loop"
     assert parse_point({"job": TRANSFORMERS, "trainer": "sft"}).trainer == "sft"
+
+
+def test_nothing_trains_where_the_job_generates() -> None:
+    point = parse_point(GENERATION)
+    assert point.trainer is None
+    assert parse_point({"job": GENERATION, "trainer": None}) == point
+    assert parse_point(json.loads(json.dumps(point.to_json()))) == point
+
+
+def test_documents_make_up_the_micro_batch_that_the_job_names() -> None:
+    whole = parse_point({"job": {**JOB, "packing": True}, "sample_lengths": [40, 24]})
+    assert whole.sample_lengths == (40, 24)
+    rows = {**JOB, "packing": True, "per_device_train_batch_size": 2, "sequence_length": 32}
+    assert parse_point({"job": rows, "sample_lengths": [64]}).sample_lengths == (64,)
+    with pytest.raises(PointError) as raised:
+        parse_point({"job": rows, "sample_lengths": [32]})
+    assert "64 tokens together: 2 x 32" in str(raised.value.allowed)
+
+
+@pytest.mark.parametrize("file", sorted(POINTS.glob("*.jsonl")), ids=lambda file: file.stem)
+def test_every_committed_file_of_points_can_be_run(file: Path) -> None:
+    for line in file.read_text(encoding="utf-8").splitlines():
+        points = parse_points(json.loads(line))
+        assert [parse_point(point.to_json()).digest for point in points] == [point.digest for point in points]
 
 
 def test_several_lengths_are_several_points_shortest_first() -> None:
@@ -48,7 +75,17 @@ def test_several_lengths_are_several_points_shortest_first() -> None:
         ({"job": JOB, "environment": {"UNSLOTH_CHUNKED_CE": 1}}, "environment"),
         ({"job": JOB, "cap_bytes": 5}, "cap_bytes"),
         ({"job": {**JOB, "per_device_eval_batch_size": 2}}, "job.per_device_eval_batch_size"),
-        ({"job": {**JOB, "padding_free": False}, "sample_lengths": [8, 8]}, "sample_lengths"),
+        ({"job": {**JOB, "padding_free": False}, "sample_lengths": [32, 32]}, "sample_lengths"),
+        ({"job": TRANSFORMERS, "sample_lengths": [32, 32]}, "sample_lengths"),
+        ({"job": JOB, "sample_lengths": [32, 31]}, "sample_lengths"),
+        ({"job": {**JOB, "sequence_length": 32}, "sample_lengths": [32, 32]}, "sample_lengths"),
+        ({"job": {**JOB, "per_device_train_batch_size": 2}, "sample_lengths": [32, 32]}, "sample_lengths"),
+        ({"job": {**JOB, "per_device_train_batch_size": 2}, "sample_lengths": [63, 65]}, "sample_lengths[1]"),
+        ({"job": JOB, "sample_lengths": [32, 32], "sequence_lengths": [64]}, "sample_lengths"),
+        ({"job": {**TRANSFORMERS, "packing": True}}, "job.packing"),
+        ({"job": {**JOB, "mode": "generate"}}, "job.max_new_tokens"),
+        ({"job": GENERATION, "trainer": "sft"}, "trainer"),
+        ({"job": GENERATION, "sample_lengths": [64]}, "sample_lengths"),
     ],
 )
 def test_what_is_wrong_is_named(data: dict[str, Any], key: str) -> None:

@@ -14,7 +14,7 @@ from probes.errors import PointError
 from probes.measurement import Measurement
 from probes.points import Point, parse_point
 from probes.search import SearchError, remembered, search
-from tests.probes.documents import measured, out_of_memory
+from tests.probes.documents import measured, measured_on_the_cpu, out_of_memory
 
 PLANNER = Planner(offline=True)
 POINT = parse_point({"model": "unsloth/Llama-3.3-70B-Instruct-bnb-4bit", "gpu": "H100-80GB", "r": 32})
@@ -176,13 +176,8 @@ def test_documents_of_a_length_of_their_own_are_refused() -> None:
 
 
 def test_a_run_without_a_gpu_is_no_answer() -> None:
-    def measure(point: Point) -> Measurement:
-        nothing = dict.fromkeys(("gpu", "peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes"))
-        more = dict.fromkeys(("context_bytes", "after_load_allocated_bytes"))
-        return measured(point, execution_path="cpu", **nothing, **more)
-
     with pytest.raises(SearchError, match="without a GPU"):
-        search(POINT, measure)
+        search(POINT, measured_on_the_cpu)
 
 
 def test_a_search_that_was_cut_off_goes_on_from_its_file(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from probes.host import host_ram
 from probes.measurement import Measurement, validate
 from probes.points import Point
 from probes.tiers import Machine, confirm, faults_of, from_measurements
-from tests.probes.documents import measured, out_of_memory
+from tests.probes.documents import measured, measured_on_the_cpu, out_of_memory
 
 PLANNER = Planner(offline=True)
 GIB = 2**30
@@ -163,9 +163,7 @@ class TestWhatConfirms:
         assert said in found["reason"]
 
     def test_a_run_on_the_cpu_backend_does_not(self) -> None:
-        names = ("gpu", "peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes", "context_bytes")
-        gone = dict.fromkeys((*names, "after_load_allocated_bytes", "total_bytes"))
-        found = document(Bench(lambda point: ran(point, execution_path="cpu", **gone)))
+        found = document(Bench(lambda point: measured_on_the_cpu(point, num_hidden_layers=80)))
         assert not found["confirmed"]
         assert "CPU" in found["reason"]
 

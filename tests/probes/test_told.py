@@ -54,10 +54,8 @@ class TestWhatIsTold:
         assert measured.outcome == "ok"
 
     def test_facts_larger_than_a_pipe_arrive(self, tmp_path: Path) -> None:
-        live = '[{"bytes": 1, "blocks": 1, "stack": ["x" * 100]}] * 5000'
-        (measured,) = run(tmp_path, f"measured(live_tensors={live})")
-        assert measured.live_tensors is not None
-        assert len(measured.live_tensors) == 5000
+        (measured,) = run(tmp_path, "measured(steps=[STEP] * 5000, steps_run=5000)")
+        assert len(measured.steps) == 5000
 
     def test_facts_that_are_no_measurement_are_a_crash_that_names_them(self, tmp_path: Path) -> None:
         (measured,) = run(tmp_path, "measured(steps_run=-1, colour='red')")
@@ -66,10 +64,16 @@ class TestWhatIsTold:
         assert "colour" in str(measured.detail)
 
     def test_a_loss_that_is_no_number_is_null(self, tmp_path: Path) -> None:
-        (measured,) = run(tmp_path, "measured(steps=[{**STEP, 'loss': float('nan')}])")
-        assert measured.outcome == "ok"
+        facts = "facts={'steps': [{**STEP, 'loss': float('nan')}], 'steps_run': 1}"
+        (measured,) = run(tmp_path, f"failed('not_supported', {facts})")
+        assert measured.outcome == "not_supported"
         assert measured.steps[0].loss is None
         assert "NaN" not in measured.model_dump_json()
+
+    def test_a_training_without_one_did_not_end_well(self, tmp_path: Path) -> None:
+        (measured,) = run(tmp_path, "measured(steps=[{**STEP, 'loss': float('nan')}])")
+        assert measured.outcome == "crashed"
+        assert "finite loss" in str(measured.detail)
 
     def test_the_process_cannot_change_what_was_asked(self, tmp_path: Path) -> None:
         (measured,) = run(tmp_path, "measured(outcome='crashed', point='0', instrument='me', job={})")
