@@ -17,16 +17,21 @@ from app.plans import Plans
 from estimator import Job, parse_job
 
 
+async def json_of_body(request: Request) -> Any:
+    """Read the body as one JSON document. Raises UnreadableJson, and HTTPException where it is not declared as JSON."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise HTTPException(415, f"the body must be application/json, not {media_type[:80] or 'undeclared'}")
+    return read_json(await request.body())
+
+
 async def job_of_body(request: Request) -> Job:
     """Read the job from the body.
 
     The body is parsed by the same functions as a file on the command line, so both refuse the same things in
     the same words.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise HTTPException(415, f"the body must be application/json, not {media_type[:80] or 'undeclared'}")
-    return parse_job(read_json(await request.body()))
+    return parse_job(await json_of_body(request))
 
 
 def plans_of(request: Request) -> Plans:

@@ -4,14 +4,18 @@ runs where it is asked."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
+from app.preflight import Preflight, Question, check
 from app.scripts import Script, write_script
 from ctxplan.models import ModelFacts
 from ctxplan.planning import Planner
 from estimator import Estimate, Job, MaxContext
+from estimator.advise import Advice
+from estimator.resolve import Trainer
 
 
 class Plans:
@@ -33,10 +37,19 @@ class Plans:
         """The longest context of the job. Raises CtxplanError."""
         return self._planner.max_context(job, await self._facts(job.model))
 
+    async def plan(self, job: Job, *, trainer: Trainer | None, limit: int) -> Advice:
+        """What to change in the job: tens of milliseconds, so in a thread. Raises CtxplanError."""
+        facts = await self._facts(job.model)
+        return await to_thread.run_sync(partial(self._planner.plan, job, facts, trainer=trainer, limit=limit))
+
     async def script(self, job: Job) -> Script:
         """The script that runs the job. Raises CtxplanError."""
         facts = await self._facts(job.model)
         return write_script(job, self._planner.estimate(job, facts), facts.architecture)
+
+    async def preflight(self, question: Question) -> Preflight:
+        """Whether a config's job fits: tens of milliseconds, so in a thread. Raises CtxplanError."""
+        return await to_thread.run_sync(check, question, self._planner, limiter=self._lookups)
 
     async def _facts(self, model: str | Mapping[str, Any]) -> ModelFacts:
         if isinstance(model, str) and (remembered := self._planner.remembered(model)) is not None:

@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import estimator
 from benchmarks.results import Result
-from benchmarks.sample import JOB
+from benchmarks.sample import DENSE, JOB, TANGLED
 from ctxplan import Planner
 from estimator import parse_job
 
@@ -27,9 +28,12 @@ def library_results() -> list[Result]:
     architecture = Planner(offline=True).facts(job.model).architecture
     estimates = call_seconds(lambda: estimator.estimate(job, architecture), calls=500)
     contexts = call_seconds(lambda: estimator.max_context(job, architecture), calls=30)
+    dense, tangled = plan_seconds(DENSE), plan_seconds(TANGLED)
     return [
         Result(what="one estimate, in the library", measured=estimates * 1e6, unit="us", limit=150),
         Result(what="one longest context, in the library", measured=contexts * 1e3, unit="ms", limit=3),
+        Result(what="one plan, a dense 70B, in the library", measured=dense * 1e3, unit="ms", limit=50),
+        Result(what="one plan, every knob turned the wrong way", measured=tangled * 1e3, unit="ms", limit=50),
         Result(what="import estimator", measured=import_seconds() * 1e3, unit="ms", limit=50),
         Result(
             what="ctxplan estimate --json, the process",
@@ -39,6 +43,13 @@ def library_results() -> list[Result]:
         ),
         Result(what="ctxplan estimate for a person, the process", measured=process_seconds(), unit="s", limit=0.4),
     ]
+
+
+def plan_seconds(data: Mapping[str, Any]) -> float:
+    """Seconds of the whole search for what to change in a job."""
+    job, planner = parse_job(data), Planner(offline=True)
+    facts = planner.facts(job.model)
+    return call_seconds(lambda: planner.plan(job, facts), calls=5)
 
 
 def call_seconds(call: Callable[[], object], *, calls: int, rounds: int = 7) -> float:

@@ -34,8 +34,14 @@ _NO_HUB = "the Hub cannot be reached and it is not in the local cache"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
 
+class NotFetched(UnknownModel):
+    """The Hub did not give what it was asked for; ``reason`` says why."""
+
+    reason = ""
+
+
 class Fetched(NamedTuple):
-    """A config.json on disk, and the commit that it is of."""
+    """A file on disk, and the commit that it is of."""
 
     path: Path
     revision: str | None
@@ -51,13 +57,13 @@ def check_names(repository: str, revision: str | None) -> None:
         )
 
 
-def from_cache(repository: str, revision: str | None) -> Fetched | None:
-    """The config that a download has left in the local cache, None without one. Asks no network."""
-    if not (_cache_directory() / f"models--{repository.replace('/', '--')}").is_dir():
+def from_cache(repository: str, revision: str | None, filename: str = "config.json") -> Fetched | None:
+    """The file that a download has left in the local cache, None without one. Asks no network."""
+    if not (cache_directory() / f"models--{repository.replace('/', '--')}").is_dir():
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, "config.json", revision=revision, cache_dir=_cache_directory())
+    found = try_to_load_from_cache(repository, filename, revision=revision, cache_dir=cache_directory())
     return _fetched(Path(found)) if isinstance(found, str) else None
 
 
@@ -83,7 +89,7 @@ def from_hub(repository: str, revision: str | None) -> Fetched:
             "config.json",
             revision=revision,
             etag_timeout=ETAG_SECONDS,
-            cache_dir=_cache_directory(),
+            cache_dir=cache_directory(),
             endpoint=endpoint(),
         )
         return Path(kept)
@@ -92,7 +98,7 @@ def from_hub(repository: str, revision: str | None) -> Fetched:
 
 
 def ask_hub(repository: str, question: Callable[[], Result], seconds: float = NETWORK_SECONDS) -> Result:
-    """Ask the Hub something, for so long and no longer. Raises UnknownModel with what went wrong."""
+    """Ask the Hub something, for so long and no longer. Raises NotFetched with what went wrong."""
     results: list[Result] = []
     errors: list[Exception] = []
 
@@ -154,12 +160,14 @@ def _reason(error: Exception) -> str:
     return f"the Hub cannot be read ({type(error).__name__})"
 
 
-def _unreachable(repository: str, reason: str) -> UnknownModel:
-    return UnknownModel(
+def _unreachable(repository: str, reason: str) -> NotFetched:
+    error = NotFetched(
         f'"{shorten(repository)}" is not in the catalogue, and {reason}',
         key="model",
         allowed=f"pass {INSTEAD}",
     )
+    error.reason = reason
+    return error
 
 
 def _fetched(path: Path) -> Fetched:
@@ -168,7 +176,7 @@ def _fetched(path: Path) -> Fetched:
     return Fetched(path, commit if re.fullmatch(r"[0-9a-f]{40}", commit) else None)
 
 
-def _cache_directory() -> Path:
+def cache_directory() -> Path:
     """Where huggingface_hub keeps models; read from the environment each time, without importing it.
 
     Source: huggingface_hub, ``constants.py`` ``HF_HUB_CACHE``.

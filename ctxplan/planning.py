@@ -18,6 +18,8 @@ import estimator
 from ctxplan.calibrations import shipped
 from ctxplan.models import ModelFacts, resolve_model
 from estimator import Estimate, Job, MaxContext, parse_job
+from estimator.advise import Advice, advise
+from estimator.advise.plan import MOST_PROPOSALS
 from estimator.calibration.document import Calibration
 from estimator.errors import ArchitectureError
 from estimator.resolve import Trainer
@@ -46,6 +48,11 @@ def estimate(job: Job | Mapping[str, Any]) -> Estimate:
 def max_context(job: Job | Mapping[str, Any]) -> MaxContext:
     """Find the longest context of a job; arguments and errors are those of `estimate`."""
     return _planner.max_context(job)
+
+
+def plan(job: Job | Mapping[str, Any], *, trainer: Trainer | None = None) -> Advice:
+    """Find what to change in a job so that it fits, or to use the room that it leaves; as `estimate` otherwise."""
+    return _planner.plan(job, trainer=trainer)
 
 
 class Planner:
@@ -106,6 +113,21 @@ class Planner:
             return answer
         at_safe = _with_assumptions(answer.estimate, facts) if answer.estimate else None
         return replace(answer, assumptions=answer.assumptions + facts.assumptions, estimate=at_safe)
+
+    def plan(
+        self,
+        job: Job | Mapping[str, Any],
+        facts: ModelFacts | None = None,
+        *,
+        trainer: Trainer | None = None,
+        limit: int = MOST_PROPOSALS,
+    ) -> Advice:
+        """Find what to change in a job; ``facts`` as in `estimate`, ``trainer`` and ``limit`` as in
+        `estimator.advise.advise`."""
+        parsed = job if isinstance(job, Job) else parse_job(job)
+        facts = facts or self.facts(parsed.model)
+        answer = advise(parsed, facts.architecture, self.calibration, trainer=trainer, limit=limit)
+        return replace(answer, assumptions=answer.assumptions + facts.assumptions)
 
     def facts(self, model: Model) -> ModelFacts:
         """The model's shape and where it was read. May read the disk and the network.

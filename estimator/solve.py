@@ -79,6 +79,7 @@ class Search:
         self._prepared = prepared
         self._outcomes: dict[int, Outcome] = {}
         self._stretches: tuple[Stretch, ...] = ()
+        self._coarse: list[Stretch] = []
 
     def at(self, length: int) -> Outcome:
         """The outcome at one length."""
@@ -88,11 +89,12 @@ class Search:
         return outcome
 
     def longest(self, room: Room) -> int:
-        """The largest length that has room, 0 where none has."""
-        for stretch in reversed(self.stretches()):
-            last = self._last(stretch, room)
-            if last:
-                return last
+        """The largest length that has room, 0 where none has. The shorter stretches are not looked at."""
+        for coarse in reversed(self._coarse_stretches()):
+            for stretch in reversed(self._cut_at_double_buffer(coarse)):
+                last = self._last(stretch, room)
+                if last:
+                    return last
         return 0
 
     def gaps(self, longest: int, room: Room) -> tuple[tuple[int, int], ...]:
@@ -110,10 +112,16 @@ class Search:
     def stretches(self) -> tuple[Stretch, ...]:
         """The lengths cut wherever a decision of the stack changes."""
         if not self._stretches:
-            cuts = sorted({1, *self._fixed_cuts(), *self._embedding_cut()})
-            coarse = [Stretch(a, b - 1) for a, b in zip(cuts, [*cuts[1:], MAX_TOKENS + 1], strict=True)]
+            coarse = self._coarse_stretches()
             self._stretches = tuple(fine for stretch in coarse for fine in self._cut_at_double_buffer(stretch))
         return self._stretches
+
+    def _coarse_stretches(self) -> list[Stretch]:
+        """The lengths cut wherever a decision changes that follows from the job alone."""
+        if not self._coarse:
+            cuts = sorted({1, *self._fixed_cuts(), *self._embedding_cut()})
+            self._coarse = [Stretch(a, b - 1) for a, b in zip(cuts, [*cuts[1:], MAX_TOKENS + 1], strict=True)]
+        return self._coarse
 
     def _fixed_cuts(self) -> set[int]:
         run = self._prepared.run

@@ -15,7 +15,7 @@ from estimator.errors import CtxplanError
 from estimator.job import Job
 from estimator.parameters import with_layers
 from estimator.resolve import Trainer
-from estimator.solve import Search, fitting_room
+from estimator.solve import Room, Search, fitting_room
 
 Choice = tuple[int, ...]
 """For each knob the number of its option, from 1; 0 leaves it as it is."""
@@ -31,7 +31,7 @@ class Bench:
     """One job, its knobs, and what was simulated of them.
 
     Args:
-        job: as asked. knobs: what may be changed; the indices of a choice are theirs.
+        job: as asked. knobs: what may be changed; the indices of a choice are theirs. room: what counts as fitting.
     """
 
     def __init__(
@@ -41,8 +41,10 @@ class Bench:
         calibration: Calibration,
         trainer: Trainer | None,
         knobs: tuple[Knob, ...],
+        room: Room = fitting_room,
     ) -> None:
         self.job = job
+        self._room = room
         self.knobs = knobs
         self.as_is: Choice = (0,) * len(knobs)
         # Cut once: what is computed of an architecture is remembered by its identity.
@@ -53,6 +55,17 @@ class Bench:
         self._prepared: dict[Choice, Prepared | None] = {}
         self._outcomes: dict[tuple[Choice, int], Outcome | None] = {}
         self._longest: dict[Choice, int] = {}
+
+    def with_room(self, room: Room) -> Bench:
+        """The same job and knobs, where another room counts."""
+        other = Bench(self.job, self._architecture, self._calibration, self._trainer, self.knobs, room)
+        other._prepared, other._outcomes, other._longest = self._prepared, self._outcomes, self._longest
+        return other
+
+    def on(self, gpu: str) -> Bench:
+        """The same job and knobs on another card."""
+        job = replace(self.job, gpu=gpu)
+        return Bench(job, self._architecture, self._calibration, self._trainer, self.knobs, self._room)
 
     @property
     def simulated(self) -> int:
@@ -96,9 +109,9 @@ class Bench:
         return self._outcomes[key]
 
     def room(self, choice: Choice, length: int = AS_ASKED) -> int:
-        """Bytes left by the bound; positive where the verdict is fits."""
+        """Bytes left; positive where the changed job fits."""
         outcome = self.outcome(choice, length)
-        return REFUSED if outcome is None else outcome.safe_room
+        return REFUSED if outcome is None else self._room(outcome)
 
     def longest(self, choice: Choice) -> int:
         """The longest safe context, as `estimator.max_context` finds it; 0 where there is none."""

@@ -75,7 +75,9 @@ def knobs_of(asked: Job, run: Run, trainer: Trainer) -> tuple[Knob, ...]:
 
 def _only_what_differs(option: Option, asked: Job) -> Option:
     """Some options name every key that they rest on; what the job has already is no change."""
-    return option._replace(changes={key: value for key, value in option.changes.items() if getattr(asked, key) != value})
+    return option._replace(
+        changes={key: value for key, value in option.changes.items() if getattr(asked, key) != value}
+    )
 
 
 def larger_cards(run: Run) -> Knob:
@@ -175,8 +177,10 @@ def _trained(run: Run) -> list[Option]:
     options = [_option({"target_modules": names, "modules_to_save": saved}, paid) for names, paid in fewer]
     if saved and targets:
         frozen = _option({"target_modules": targets, "modules_to_save": ()}, prices.EMBEDDINGS_FROZEN)
-        options += [frozen, *(_both(option, frozen)._replace(changes={**option.changes, "modules_to_save": ()})
-                              for option in options)]
+        options += [
+            frozen,
+            *(_both(option, frozen)._replace(changes={**option.changes, "modules_to_save": ()}) for option in options),
+        ]
     return options
 
 
@@ -223,12 +227,17 @@ def _batch(run: Run) -> list[Option]:
 
 def _some_factors(batch: int) -> list[int]:
     """Factors of a batch over 1, at most a few of them: the whole batch, and others spread between 1 and it."""
-    small = [f for f in range(1, isqrt(batch) + 1) if batch % f == 0]
-    factors = sorted({*small, *(batch // f for f in small)} - {1})
+    factors = [f for f in divisors(batch) if f > 1]
     if len(factors) <= MOST_BATCHES:
         return factors
     last = len(factors) - 1
     return [factors[round(i * last / (MOST_BATCHES - 1))] for i in range(MOST_BATCHES)]
+
+
+def divisors(number: int) -> list[int]:
+    """Every divisor, ascending."""
+    small = [f for f in range(1, isqrt(number) + 1) if number % f == 0]
+    return sorted({*small, *(number // f for f in small)})
 
 
 def _embedding(run: Run) -> list[Option]:

@@ -193,7 +193,7 @@ class TestOtherCommands:
 
     def test_help_names_every_command(self) -> None:
         text = run("--help").stdout
-        for command in ("estimate", "max-context", "script", "models", "gpus", "serve"):
+        for command in ("estimate", "max-context", "script", "models", "gpus", "tokens", "serve"):
             assert command in text
 
     def test_a_port_in_use_ends_with_2(self, server_address: tuple[str, int]) -> None:

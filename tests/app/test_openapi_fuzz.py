@@ -42,7 +42,7 @@ def test_every_answer_is_one_that_the_document_allows(
         suppress_health_check=list(HealthCheck),
     )
     def walk(case: Any) -> None:
-        if mode == AS_STATED and isinstance(case.body, dict):
+        if mode == AS_STATED and isinstance(case.body, dict) and path != "/v1/tokens":
             _plannable(case.body)
         # A job may be well-formed and name a model that nobody has: that it is refused breaks nothing.
         case.call_and_validate(base_url=base_url, excluded_checks=[positive_data_acceptance])
