@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from time import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0)
@@ -27,12 +29,29 @@ class Metrics:
             buckets=BUCKETS,
             registry=self._registry,
         )
+        self._points = Gauge("ctxplan_calibration_points", "Points of the active calibration", registry=self._registry)
+        self._age = Gauge(
+            "ctxplan_calibration_age_seconds",
+            "Time since the active calibration was stored; NaN for the shipped one",
+            registry=self._registry,
+        )
+        self._drift = Gauge(
+            "ctxplan_calibration_drift",
+            "Findings of measurements beyond the active calibration's bound",
+            registry=self._registry,
+        )
 
     def record(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
         requests, times = self._series(method if method in METHODS else "other", route, status)
         requests.inc()
         times.observe(seconds)
+
+    def calibration(self, points: int, stored_at: float, drift: int) -> None:
+        """Say which calibration answers: its points, when it was stored (epoch seconds, or NaN), and its drift."""
+        self._points.set(points)
+        self._age.set_function(lambda: time() - stored_at)
+        self._drift.set(drift)
 
     def _series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         """The two series of a kind of request, kept: to find them by their labels costs more than to

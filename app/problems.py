@@ -75,6 +75,39 @@ KINDS: Mapping[str, Kind] = {
             "config.json given as an object in `model` needs no look-up."
         ),
     ),
+    "invalid-documents": Kind(
+        status=422,
+        title="The documents or their lengths cannot be counted",
+        explanation=(
+            "POST /v1/tokens takes lengths, or texts with the tokenizer to count them by. A key is unknown, missing or "
+            "out of its range, or a text is one that the tokenizer cannot encode; `errors` names it."
+        ),
+    ),
+    "invalid-config": Kind(
+        status=422,
+        title="The config cannot be read",
+        explanation=(
+            "The config of a launcher has a key that its tool does not know, a value that it does not take, settings "
+            "that exclude each other, or is no YAML or JSON at all. The detail gives the line; `errors` names the key "
+            "and says what is allowed."
+        ),
+    ),
+    "invalid-evidence": Kind(
+        status=422,
+        title="The measurements cannot be read",
+        explanation=(
+            "POST /v1/calibrations takes measurements as `ctxplan probe --json` prints them. `errors` names the one "
+            "that is none, or that names a model which is not known here."
+        ),
+    ),
+    "cannot-fit": Kind(
+        status=422,
+        title="No calibration can be made from these measurements",
+        explanation=(
+            "A calibration is fitted to training runs that ended well on a GPU, on the path that is planned for them. "
+            "None of the measurements is one, or the family to be left out is in none of them."
+        ),
+    ),
     "invalid-request": Kind(
         status=422,
         title="The request is not valid",
@@ -91,6 +124,19 @@ KINDS: Mapping[str, Kind] = {
     "bad-request": Kind(
         status=400, title="The request cannot be read", explanation="The request is malformed as HTTP."
     ),
+    "not-allowed": Kind(
+        status=403,
+        title="The server does not allow this",
+        explanation=(
+            "Requests that change which calibration answers, or add one, are refused unless the server's "
+            "CTXPLAN_ALLOW_CALIBRATION is set."
+        ),
+    ),
+    "unknown-calibration": Kind(
+        status=404,
+        title="There is no such calibration",
+        explanation="GET /v1/calibrations lists them. An id may be abbreviated to digits that begin no other.",
+    ),
     "not-found": Kind(
         status=404,
         title="There is nothing here",
@@ -100,6 +146,11 @@ KINDS: Mapping[str, Kind] = {
         status=405,
         title="The method is not allowed here",
         explanation=("The path exists and does not take this method; the Allow header lists those that it takes."),
+    ),
+    "nothing-to-roll-back": Kind(
+        status=409,
+        title="No calibration was active before",
+        explanation="The shipped calibration is active, and it is the first.",
     ),
     "body-too-large": Kind(
         status=413,
@@ -114,10 +165,26 @@ KINDS: Mapping[str, Kind] = {
         title="The body is not declared as JSON",
         explanation="Send the body with the header Content-Type: application/json.",
     ),
+    "invalid-calibration": Kind(
+        status=500,
+        title="A stored calibration is not what its name says",
+        explanation=(
+            "The document of a calibration is gone, or was changed since it was stored. Nothing is answered by another "
+            "in its place; the detail names the file."
+        ),
+    ),
     "internal-error": Kind(
         status=500,
         title="The server failed",
         explanation=("A fault of the service, not of the request. Its log has the details under the request_id."),
+    ),
+    "calibration-store-unavailable": Kind(
+        status=503,
+        title="The calibrations cannot be read or written",
+        explanation=(
+            "The directory of calibrations is on a disk that is full, read-only or gone. Plans are answered all the "
+            "same."
+        ),
     ),
     "not-ready": Kind(
         status=503,

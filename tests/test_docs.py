@@ -50,9 +50,7 @@ def test_every_command_line_of_the_manual_is_one_that_the_program_takes(line: st
     command: Any = typer.main.get_command(application)
     context = command.make_context("ctxplan", [], resilient_parsing=True)
     while hasattr(command, "commands"):
-        name = words.pop(0)
-        command = command.commands.get(name)
-        assert command is not None, f"there is no command {name}"
+        name, command, words = command.resolve_command(context, words)
         context = command.make_context(name, [], parent=context, resilient_parsing=True)
     _, left, _ = command.make_parser(context).parse_args(words)
     assert left == []

@@ -6,7 +6,7 @@ import typer
 
 from app.cli.jobs import Json, Offline, takes_job
 from app.cli.output import DOES_NOT_FIT, DONE, UNCERTAIN, leave_with_verdict, print_json, show
-from ctxplan import Planner
+from app.cli.planner import planner
 from estimator import Job
 
 
@@ -18,7 +18,7 @@ def register(application: typer.Typer) -> None:
 
 def estimate(job: Job, as_json: Json = False, offline: Offline = False) -> None:
     """Estimate a job's GPU memory, term by term, and say whether it fits."""
-    answer = Planner(offline=offline).estimate(job)
+    answer = planner(offline=offline).estimate(job)
     if as_json:
         print_json(answer.to_json())
     else:
@@ -30,7 +30,7 @@ def estimate(job: Job, as_json: Json = False, offline: Offline = False) -> None:
 
 def max_context(job: Job, as_json: Json = False, offline: Offline = False) -> None:
     """Find the longest context of a job; its own max_seq_length is ignored."""
-    answer = Planner(offline=offline).max_context(job)
+    answer = planner(offline=offline).max_context(job)
     if as_json:
         print_json(answer.to_json())
     else:

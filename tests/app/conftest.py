@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -10,7 +11,20 @@ from starlette.testclient import TestClient
 from app.listen import listen
 from app.main import create_app
 from app.settings import Settings
+from tests.app.database.servers import database as database
+from tests.app.database.servers import database_url as database_url
+from tests.app.database.servers import empty_url as empty_url
+from tests.app.database.servers import postgres_server as postgres_server
 from tests.app.jobs import MODEL
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_calibrations_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The shipped calibration answers in the tests, whatever is active on the machine that runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("calibrations")
+        patch.setenv("CTXPLAN_CALIBRATIONS", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
