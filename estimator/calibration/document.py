@@ -17,6 +17,9 @@ from estimator.errors import CalibrationError
 
 SCHEMA_VERSION = 1
 
+MEMORY_MODEL = 1
+"""Which structure coefficients and residuals are relative to; one more whenever a term of a training step changes."""
+
 WIDTHS = ("hidden", "mlp", "attention", "key_value", "routed", "expert", "logits", "weight")
 """What a coefficient is a multiple of: one 16-bit tensor of all tokens of a micro-batch, as wide as a hidden state, the
 MLP, the queries, the keys; of all routed rows, as wide as a hidden state or an expert's gate and up; all logits; or the
@@ -65,7 +68,7 @@ class Calibration:
     """Coefficients and residuals; the default has neither, and leaves every estimate to the structure.
 
     Attributes:
-        id: `content_id`, or ``structural``. points: measured points it was made from. digests: theirs, ascending.
+        id: `content_id`, or ``structural``. memory_model: `MEMORY_MODEL` when it was fitted. points: measured points it was made from. digests: theirs, ascending.
         versions: package -> the versions that were measured. gpus: catalogue names of the cards.
         corrections: ``PATH/GROUP/KIND`` -> width -> multiples of it beyond the structure's
             (`estimator.calibration.corrections`).
@@ -76,6 +79,7 @@ class Calibration:
     """
 
     id: str = "structural"
+    memory_model: int = MEMORY_MODEL
     points: int = 0
     digests: tuple[str, ...] = ()
     versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -103,6 +107,7 @@ def calibration_to_json(calibration: Calibration) -> dict[str, Any]:
     """The document, its id included."""
     body: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
+        "memory_model": calibration.memory_model,
         "points": calibration.points,
         "digests": list(calibration.digests),
         "versions": {name: list(found) for name, found in sorted(calibration.versions.items())},
@@ -145,6 +150,7 @@ def read_calibration(document: Any) -> Calibration:
 def _read(document: Mapping[str, Any]) -> Calibration:
     return Calibration(
         id=document["id"],
+        memory_model=int(document["memory_model"]),
         points=int(document["points"]),
         digests=tuple(map(str, document["digests"])),
         versions={str(name): tuple(map(str, found)) for name, found in document["versions"].items()},

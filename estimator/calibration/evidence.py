@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from estimator.calibration import structural
-from estimator.calibration.document import Measured
+from estimator.calibration.document import MEMORY_MODEL, Measured
 from estimator.device import find_device
 from estimator.errors import UnknownDevice
 from estimator.resolve import Run
@@ -30,7 +30,13 @@ class Reason(NamedTuple):
 
 def reasons(run: Run, z: Sizes) -> list[Reason]:
     """Compare a run with what its calibration, or the structure's own margins, were read from."""
-    return [*_shape(run, z), *_card(run), *_versions(run), *_unusual(run)]
+    return [*_fitted_to_another_model(run), *_shape(run, z), *_card(run), *_versions(run), *_unusual(run)]
+
+
+def _fitted_to_another_model(run: Run) -> list[Reason]:
+    if run.calibration.memory_model == MEMORY_MODEL:
+        return []
+    return [Reason(0.02, "the calibration was fitted with another version of the memory model: fit it again")]
 
 
 def measured_tokens(run: Run) -> int:

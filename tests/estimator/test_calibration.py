@@ -215,6 +215,10 @@ class TestBound:
         allocated = outside.peak_allocated_bytes
         assert allocated.upper > 1.0101 * allocated.expected
 
+    def test_one_of_another_memory_model_is_said_to_be_old(self) -> None:
+        calibration = replace(with_residuals(*([0.01] * 30)), memory_model=0)
+        assert any("fit it again" in said for said in asked(calibration).assumptions)
+
     def test_inside_it_nothing_is_added(self) -> None:
         inside = asked(with_residuals(*([0.01] * 30)))
         assert inside.evidence == "inside"
