@@ -68,7 +68,8 @@ class Calibration:
     """Coefficients and residuals; the default has neither, and leaves every estimate to the structure.
 
     Attributes:
-        id: `content_id`, or ``structural``. memory_model: `MEMORY_MODEL` when it was fitted. points: measured points it was made from. digests: theirs, ascending.
+        id: `content_id`, or ``structural``. memory_model: `MEMORY_MODEL` when it was fitted.
+        points: measured points it was made from. digests: theirs, ascending.
         versions: package -> the versions that were measured. gpus: catalogue names of the cards.
         corrections: ``PATH/GROUP/KIND`` -> width -> multiples of it beyond the structure's
             (`estimator.calibration.corrections`).
