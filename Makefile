@@ -1,5 +1,5 @@
 # make run       the service on 127.0.0.1:8000 (HOST, PORT), and one estimate
-# make test      the test-suite                 (ARGS="-k name -n 2" goes to pytest)
+# make test      the test-suite                 on all cores (ARGS="-k name -n 0" goes to pytest)
 # make check     style, types, architecture, lock files
 # make bench     speed and accuracy
 # make calibration  what the committed measurements say, as ctxplan/calibration.json
@@ -31,7 +31,7 @@ run: install
 	@exec $(VENV)/bin/python scripts/run --host $(HOST) --port $(PORT) $(ARGS)
 
 test: install-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: install-test
 	$(BIN)/ruff check .

@@ -41,8 +41,9 @@ MAX_DOCUMENT_BYTES = 2**26
 _ID = re.compile(rf"(?:{PREFIX})?([0-9a-f]{{{LEAST_DIGITS},64}})")
 
 
-def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
+def default_folder(environment: Mapping[str, str] | None = None) -> Path:
     """Where calibrations are kept unless something else is said."""
+    environment = os.environ if environment is None else environment
     if named := environment.get(VARIABLE):
         return Path(named)
     data = environment.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")

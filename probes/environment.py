@@ -129,14 +129,17 @@ def child_environment(
     *,
     uuid: str | None,
     cache_folder: Path | None = None,
-    around: Mapping[str, str] = os.environ,
+    around: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """What the process gets: of the surroundings what changes no measurement, what the job implies, the point's own.
 
     Args:
         uuid: of the card that it sees, the only one; None for no card at all.
         cache_folder: absolute; where compiled kernels are kept for other processes. None: in the work folder.
+        around: the surroundings; None: this process's own, as they are now.
     """
+    # Not a default: libraries put another mapping in the place of os.environ (datasets, when it maps in processes).
+    around = os.environ if around is None else around
     variables = {name: text for name, text in around.items() if not _changes_something(name)}
     variables |= {"PYTHONPATH": python_path(around), "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     variables |= QUIET

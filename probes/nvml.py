@@ -34,7 +34,7 @@ class Card:
     driver: str
 
 
-def find_card(device_index: int | None = None, environment: Mapping[str, str] = os.environ) -> Card | None:
+def find_card(device_index: int | None = None, environment: Mapping[str, str] | None = None) -> Card | None:
     """The card of a number among those that are visible; None as number: the first, and None where there is none.
 
     CUDA_VISIBLE_DEVICES is followed as CUDA does: numbers (in the order of the PCI buses) and UUIDs, or their
@@ -44,7 +44,11 @@ def find_card(device_index: int | None = None, environment: Mapping[str, str] = 
         ProbeUnavailable: no card of that number; a card in MIG mode.
     """
     with _nvml() as nvml:
-        visible = _visible(nvml, environment.get("CUDA_VISIBLE_DEVICES")) if nvml else []
+        visible = (
+            _visible(nvml, (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES"))
+            if nvml
+            else []
+        )
         card = _card(nvml, visible[device_index or 0]) if (device_index or 0) < len(visible) else None
     if card is None and device_index is not None:
         there = f"0 to {len(visible) - 1}" if visible else "none: no GPU is visible here"

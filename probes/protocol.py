@@ -116,9 +116,9 @@ class Events:
                 self._fd = None
 
 
-def open_events(environment: Mapping[str, str] = os.environ) -> Events:
+def open_events(environment: Mapping[str, str] | None = None) -> Events:
     """The pipe that the parent left open, or one that writes nothing where there is none."""
-    number = environment.get(EVENTS_VARIABLE, "")
+    number = (os.environ if environment is None else environment).get(EVENTS_VARIABLE, "")
     return Events(int(number) if number.isdecimal() else None)
 
 
