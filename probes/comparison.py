@@ -31,7 +31,7 @@ class Row:
 
     @cached_property
     def estimate(self) -> Estimate:
-        return PLANNER.estimate(self.job)
+        return PLANNER.estimate(self.job, trainer=self.measured.trainer)
 
     @property
     def error(self) -> float:
