@@ -25,7 +25,7 @@ PIP_INSTALL := bin/python -m pip --disable-pip-version-check install --quiet
 PROJECT_INSTALL := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 PROJECT_FILES := pyproject.toml ctxplan/__init__.py
 
-.PHONY: run test check bench accuracy calibration evidence claims lock clean install install-test
+.PHONY: run test check bench accuracy calibration evidence tiers claims lock clean install install-test
 
 run: install
 	@exec $(VENV)/bin/python scripts/run --host $(HOST) --port $(PORT) $(ARGS)
@@ -51,6 +51,12 @@ accuracy: install-test
 
 evidence: install-test
 	$(BIN)/python scripts/evidence $(ARGS)
+
+# Each confirmation beside the estimate of today; the runs in it stay as they were.
+tiers: install-test
+	for file in evidence/tiers/*.json; do \
+	  $(BIN)/python -m app tier confirm $$(basename $$file .json) --from $$file || exit; \
+	done
 
 claims: install-test
 	$(BIN)/python scripts/claims $(ARGS)

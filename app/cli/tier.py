@@ -27,9 +27,10 @@ From = Annotated[
     Path | None,
     typer.Option(
         "--from",
-        metavar="FILE.jsonl",
+        metavar="FILE",
         show_default=False,
-        help="Take the run from these measurements instead of making it again.",
+        help="Take the run from these measurements (JSON lines), or from an earlier confirmation (NAME.json), "
+        "instead of making it again.",
     ),
 ]
 
@@ -77,7 +78,10 @@ def confirm(
     steps: Steps = 3,
     source: From = None,
 ) -> None:
-    """Run a tier's job on this card at full depth and write what came of it. Exit code 0 confirmed, 1 not."""
+    """Run a tier's job on this card at full depth and write what came of it. Exit code 0 confirmed, 1 not.
+
+    What is confirmed stays so: a run that does not show it is written beside, as NAME.not-confirmed.json.
+    """
     need_the_probe()
     from ctxplan.tiers import find_tier
     from probes.files import check_writable, write_json
@@ -87,7 +91,10 @@ def confirm(
     out.mkdir(parents=True, exist_ok=True)
     check_writable(file)
     document = _from_file(tier, source) if source else _from_card(tier, time_limit=time_limit, steps=steps)
-    write_json(file, document)
+    written = file if document["confirmed"] or not _is_confirmed(file) else file.with_suffix(".not-confirmed.json")
+    write_json(written, document)
+    if written != file:
+        typer.echo(f"ctxplan: {file} says confirmed and was left as it is; this run is in {written}.", err=True)
     if as_json:
         print_json(document)
     else:
@@ -109,16 +116,30 @@ def _from_card(tier: Tier, *, time_limit: float, steps: int) -> dict[str, Any]:
     return confirm(tier, run, machine, planner=Planner(offline=True), command=command, steps=steps)
 
 
+def _is_confirmed(file: Path) -> bool:
+    from app.jsontext import UnreadableJson, read_json
+
+    try:
+        found = read_json(file.read_bytes())
+    except (OSError, UnreadableJson):
+        return False
+    return isinstance(found, dict) and found.get("confirmed") is True
+
+
 def _from_file(tier: Tier, source: Path) -> dict[str, Any]:
-    from probes.rows import read_measurements
+    from probes.rows import read_confirmation, read_measurements
     from probes.tiers import from_measurements
 
     if not source.is_file():
         leave(f"{source}: there is no such file")
     # Where the file lies on this machine is nobody's business.
     shown = source.name if source.is_absolute() else source.as_posix()
-    command = f"ctxplan tier confirm {tier.name} --from {shown}"
-    return from_measurements(tier, read_measurements(source), planner=Planner(offline=True), command=command)
+    command: str | None = f"ctxplan tier confirm {tier.name} --from {shown}"
+    if source.suffix == ".json":
+        rows, command = read_confirmation(source)
+    else:
+        rows = read_measurements(source)
+    return from_measurements(tier, rows, planner=Planner(offline=True), command=str(command))
 
 
 def _state(item: dict[str, Any]) -> str:

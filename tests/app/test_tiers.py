@@ -202,6 +202,27 @@ class TestOnTheCommandLine:
         assert done.stderr.startswith("Not confirmed: NVIDIA H200 is none of the cards")
         assert json.loads((tmp_path / f"{NAME}.json").read_text())["confirmed"] is False
 
+    def test_what_is_confirmed_is_not_overwritten_by_a_run_that_does_not_show_it(
+        self, measurements: Path, tmp_path: Path
+    ) -> None:
+        run("tier", "confirm", NAME, "--from", str(measurements), "--out", str(tmp_path))
+        confirmed = (tmp_path / f"{NAME}.json").read_text()
+        row = json.loads(measurements.read_text())
+        measurements.write_text(json.dumps({**row, "gpu": "NVIDIA H200"}))
+        done = run("tier", "confirm", NAME, "--from", str(measurements), "--out", str(tmp_path))
+        assert done.returncode == 1
+        assert "was left as it is" in done.stderr
+        assert (tmp_path / f"{NAME}.json").read_text() == confirmed
+        assert json.loads((tmp_path / f"{NAME}.not-confirmed.json").read_text())["confirmed"] is False
+
+    def test_a_confirmation_is_brought_up_to_date_from_itself(self, measurements: Path, tmp_path: Path) -> None:
+        run("tier", "confirm", NAME, "--from", str(measurements), "--out", str(tmp_path))
+        file = tmp_path / f"{NAME}.json"
+        before = file.read_text()
+        done = run("tier", "confirm", NAME, "--from", str(file), "--out", str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert file.read_text() == before
+
     def test_measurements_of_other_jobs_end_with_2(self, measurements: Path, tmp_path: Path) -> None:
         done = run("tier", "confirm", NAMES[2], "--from", str(measurements), "--out", str(tmp_path))
         assert done.returncode == 2

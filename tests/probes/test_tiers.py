@@ -18,6 +18,7 @@ from probes.errors import PointError
 from probes.host import host_ram
 from probes.measurement import Measurement, validate
 from probes.points import Point
+from probes.rows import read_confirmation
 from probes.tiers import Machine, confirm, faults_of, from_measurements
 from tests.probes.documents import measured, measured_on_the_cpu, out_of_memory
 
@@ -274,6 +275,13 @@ def test_a_committed_confirmation_follows_from_the_measurements_in_it(file: Path
         answer = PLANNER.estimate(parse_job(found["job"]))
         assert answer.peak_allocated_bytes.expected == pytest.approx(found["peak_allocated_bytes"], rel=0.01)
         assert answer.verdict != "does_not_fit"
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=[file.stem for file in COMMITTED])
+def test_the_estimate_in_a_committed_confirmation_is_what_is_estimated_now(file: Path) -> None:
+    rows, command = read_confirmation(file)
+    again = from_measurements(find_tier(file.stem), rows, planner=PLANNER, command=command)
+    assert again == json.loads(file.read_text(encoding="utf-8")), "make tiers"
 
 
 class TestChanges:
