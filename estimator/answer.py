@@ -12,6 +12,7 @@ from estimator.calibration.document import STRUCTURAL, Calibration
 from estimator.calibration.reserved import least_reserved_bytes, modules_bytes, reserved_bytes, room_bytes
 from estimator.checkpointing import host_slots, mode
 from estimator.device import find_device
+from estimator.embedding import embedding_leaves_after
 from estimator.estimate import Bytes, Estimate, HostBytes, Verdict
 from estimator.host import PROCESS_BYTES, HostPlan, host_plan
 from estimator.job import Job
@@ -152,7 +153,7 @@ def describe(prepared: Prepared, outcome: Outcome) -> Estimate:
         calibration=run.calibration.named(),
         evidence="inside" if outcome.evidence.inside else "outside",
         rope=described,
-        regime=_regime(run, outcome),
+        regime=_regime(run, statics, outcome),
         assumptions=_assumptions(run, statics, outcome, described["note"]),
         job=_job_at(run.job, outcome.z),
     )
@@ -201,7 +202,7 @@ def _verdict(rooms: tuple[int, int, int, int]) -> tuple[Verdict, str]:
     return "fits", "gpu"
 
 
-def _regime(run: Run, outcome: Outcome) -> dict[str, object]:
+def _regime(run: Run, statics: Statics, outcome: Outcome) -> dict[str, object]:
     simulation = outcome.simulation
     plan = simulation.loss_plan
     return {
@@ -209,6 +210,7 @@ def _regime(run: Run, outcome: Outcome) -> dict[str, object]:
         "inputs_offloaded": simulation.regime.offloads,
         "double_buffer": simulation.regime.double_buffer,
         "embedding_offloaded": simulation.regime.embedding_offloaded,
+        "embedding_leaves_after": embedding_leaves_after(run, statics, outcome.z.max_seq_length),
         "loss": plan.kind if plan and run.path != "transformers" else "full_logits" if plan else None,
         "loss_rows": plan.rows if plan and run.path != "transformers" else None,
         "pinned_host_buffers": outcome.host.pinned_slots,

@@ -43,6 +43,9 @@ DECISIONS = (
 )
 """The keys of an estimate's regime that are decisions; the count of pinned buffers is depth itself."""
 
+BEFORE_STEPS = "embedding_leaves_after"
+"""When the embedding leaves, which no step feels: what load and adapters leave behind is extended by it."""
+
 PLANNER = Planner()
 
 
@@ -243,11 +246,20 @@ def _depth(estimate: Estimate) -> int:
 
 def _extended(measurement: Measurement, part: str, twin: Estimate, full: Estimate) -> int | None:
     """The measured peak of one part, and what depth adds to it."""
-    field = f"after_{part}_allocated_bytes" if part in ("load", "peft") else f"{part}_peak_bytes"
-    measured: int | None = getattr(measurement, field)
+    if part in ("load", "peft"):
+        left: int | None = getattr(measurement, f"after_{part}_allocated_bytes")
+        return None if left is None else left + _left_by(full, part) - _left_by(twin, part)
+    measured: int | None = getattr(measurement, f"{part}_peak_bytes")
     if measured is None:
         return None
     return measured + _widest(full, PARTS[part]) - _widest(twin, PARTS[part])
+
+
+def _left_by(estimate: Estimate, part: str) -> int:
+    """What is allocated when a phase before the steps is over, an embedding that leaves at its end gone."""
+    (phase,) = (phase for phase in estimate.phases if phase.phase == part)
+    leaves = estimate.regime[BEFORE_STEPS] == part
+    return phase.allocated_bytes - (sum(row[1] for row in phase.rows if row[0] == "embedding") if leaves else 0)
 
 
 def _widest(estimate: Estimate, phases: tuple[str, ...]) -> int:

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ctxplan import Planner
 from probes.errors import PointError
 from probes.measurement import Measurement
 from probes.points import Point, parse_point
+from probes.rows import read_measurements
 from probes.twins import DECISIONS, cap_for, extend, twin_of
 from tests.probes.documents import committed, measured, out_of_memory
 
@@ -30,12 +32,17 @@ WITHOUT_BYTES = ("num_hidden_layers", "pin_host_memory", "host_ram_bytes", "conf
 """Keys of a job that put no byte on the GPU, and the depth."""
 
 
+H100 = Path(__file__).parents[2] / "evidence" / "measurements" / "h100-80gb-2026-11-25.jsonl"
+
+
 def pairs() -> list[Any]:
     """Committed rows of one job at two depths, the shallower first."""
     alike: dict[str, list[Measurement]] = defaultdict(list)
     for row in committed():
         job = {key: value for key, value in row.job.items() if key not in WITHOUT_BYTES}
-        alike[json.dumps([job, row.gpu, row.trainer, row.execution_path, row.environment, row.cap is None])].append(row)
+        alike[
+            json.dumps([job, row.gpu, row.trainer, row.execution_path, row.environment_asked, row.cap is None])
+        ].append(row)
     found = []
     for rows in alike.values():
         depths = {row.num_hidden_layers or 0: row for row in rows if row.outcome == "ok"}
@@ -93,6 +100,18 @@ def test_an_embedding_that_only_the_full_model_moves_is_in_the_difference_and_in
     embedding_bytes = 2 * 128_256 * 8_192
     kept = extend(measured(replace(point, job=replace(point.job, offload_embedding=False)), num_hidden_layers=3))
     assert kept.peak_allocated_bytes - extension.peak_allocated_bytes == embedding_bytes
+
+
+def test_three_layers_of_a_measured_70b_say_what_80_were_measured_to_take() -> None:
+    """The committed runs at 89,389 tokens, where the full model moves its embedding after get_peft_model."""
+    rows = [row for row in read_measurements(H100) if row.sequence_length == 89_389 and row.trainer == "sft"]
+    (twin,) = (row for row in rows if row.num_hidden_layers == 3)
+    (full,) = (row for row in rows if row.num_hidden_layers == 80)
+    extension = extend(twin)
+    for part in ("after_load_allocated", "after_peft_allocated", "forward_peak", "backward_peak"):
+        assert getattr(extension, f"{part}_bytes") == getattr(full, f"{part}_bytes"), part
+    assert extension.peak_allocated_bytes == full.peak_allocated_bytes
+    assert extension.optimizer_peak_bytes == pytest.approx(full.optimizer_peak_bytes, abs=2**20)
 
 
 @pytest.mark.parametrize("length", [2048, 40000, 82000, 83000, 89389, 110270, 117000])
