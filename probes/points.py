@@ -24,7 +24,7 @@ Trainer = Literal["sft", "loop"]
 
 MIN_STEPS, MAX_STEPS = 2, 1000
 DEFAULT_STEPS = 3
-"""Memory repeats to the byte from the second step on; a third shows that it does."""
+"""Memory repeats from the second step on, to the byte where nothing is routed; a third step shows that it does."""
 MAX_LENGTHS = 64
 
 
