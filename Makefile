@@ -6,6 +6,7 @@
 # make accuracy  docs/accuracy.md: how right the estimates are
 # make evidence  docs/evidence.md: each committed measurement beside its estimate
 # make claims    docs/claims.md: what Unsloth's users are told, beside what is predicted and measured
+# make published docs/published.md: what others have published, beside what is predicted
 # make lock      the lock files from their inputs (ARGS=--upgrade for newer versions)
 # make clean     everything that the others made
 
@@ -25,7 +26,7 @@ PIP_INSTALL := bin/python -m pip --disable-pip-version-check install --quiet
 PROJECT_INSTALL := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 PROJECT_FILES := pyproject.toml ctxplan/__init__.py
 
-.PHONY: run test check bench accuracy calibration evidence tiers claims lock clean install install-test
+.PHONY: run test check bench accuracy calibration evidence tiers claims published lock clean install install-test
 
 run: install
 	@exec $(VENV)/bin/python scripts/run --host $(HOST) --port $(PORT) $(ARGS)
@@ -60,6 +61,9 @@ tiers: install-test
 
 claims: install-test
 	$(BIN)/python scripts/claims $(ARGS)
+
+published: install-test
+	$(BIN)/python scripts/published $(ARGS)
 
 lock: $(VENV_LOCK)/.installed
 	$(VENV_LOCK)/bin/python scripts/lock $(ARGS)
