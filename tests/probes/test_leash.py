@@ -99,7 +99,7 @@ class TestKilled:
     ) -> None:
         assert len(work_folders(family.parent.pid)) == 1
         family.parent.send_signal(number)
-        family.parent.wait(20)
+        family.parent.wait(90)
         wait_for(family.gone, "the end of the group")
         wait_for(lambda: not work_folders(family.parent.pid), "the removal of the work folder")
         # A killed sweep cannot remove its lock, which holds nobody up.
@@ -110,7 +110,7 @@ class TestKilled:
 
     def test_the_leashs_end_takes_the_group_with_it_and_is_told(self, family: Family, tmp_path: Path) -> None:
         os.kill(family.leash, signal.SIGKILL)
-        family.parent.wait(20)
+        family.parent.wait(90)
         wait_for(lambda: not alive(family.child) and not alive(family.member), "the end of the group")
         assert work_folders(family.parent.pid) == []
         (measured,) = _measurements(tmp_path)
@@ -121,11 +121,11 @@ class TestKilled:
         os.kill(family.leash, signal.SIGKILL)
         wait_for(lambda: not alive(family.child), "the end of the child")
         family.parent.send_signal(signal.SIGCONT)
-        family.parent.wait(20)
+        family.parent.wait(90)
 
     def test_the_childs_end_takes_what_it_started_with_it_and_is_told(self, family: Family, tmp_path: Path) -> None:
         os.kill(family.child, signal.SIGKILL)
-        family.parent.wait(20)
+        family.parent.wait(90)
         assert family.gone()
         assert work_folders(family.parent.pid) == []
         (measured,) = _measurements(tmp_path)
@@ -134,7 +134,7 @@ class TestKilled:
 
     def test_a_leash_that_is_asked_to_go_clears_up(self, family: Family) -> None:
         os.kill(family.leash, signal.SIGTERM)
-        family.parent.wait(20)
+        family.parent.wait(90)
         wait_for(family.gone, "the end of the group")
         assert work_folders(family.parent.pid) == []
 
@@ -189,7 +189,7 @@ def test_a_process_that_is_not_yet_the_leader_of_its_group_is_reached() -> None:
     with subprocess.Popen(["sleep", "600"]) as process:
         try:
             _kill_group(process.pid, signal.SIGKILL)
-            assert process.wait(20) == -signal.SIGKILL
+            assert process.wait(90) == -signal.SIGKILL
         finally:
             process.kill()
 
