@@ -8,13 +8,14 @@ from collections.abc import Iterable
 
 from benchmarks.http import http_results
 from benchmarks.library import library_results
+from benchmarks.queue import queue_results
 from benchmarks.results import Result
 from benchmarks.tokens import tokens_results
 
 
 def main() -> int:
     """Measure, print, and say by the exit code whether every promise held."""
-    results = [*library_results(), *http_results(), *tokens_results()]
+    results = [*library_results(), *http_results(), *tokens_results(), *queue_results()]
     print(table(results))
     return 0 if all(result.passed for result in results) else 1
 

@@ -1,0 +1,1 @@
+"""The schema's history. `app.database.migrate` runs it; nothing else does."""

@@ -1,0 +1,152 @@
+"""Holds the tables to the history: nothing lost, nothing accepted twice, epochs only grow, and each job's state is what
+its events make it.
+
+It reads and never writes, from one snapshot, beside a running service or on a copy. ``python -m app.queue.audit URL``
+writes what it found as JSON, and exits 0 where that is nothing, 1 where it is something, 2 for a URL that is none and
+4 where the database cannot be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Table, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.database.engine import Database
+from app.database.errors import InvalidDatabaseUrl
+from app.queue.folding import Finding, Folded, fold
+from app.queue.history import JobRow
+from app.queue.tables import CAMPAIGNS, EVENTS, JOBS, LATE_RESULTS, MEASUREMENTS
+from app.settings import Settings
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """How much was read, and what of it is wrong."""
+
+    jobs: int
+    events: int
+    measurements: int
+    findings: tuple[Finding, ...]
+
+
+async def audit(database: Database) -> Audit:
+    """Read everything, and compare."""
+    findings: list[Finding] = []
+    counts: Counter[str] = Counter()
+    async with database.read(snapshot=True) as connection:
+        last = 0
+        while page := await _page(connection, JOBS, JOBS.c.id > last, JOBS.c.id):
+            first, last = page[0].id, page[-1].id
+            events = await _of_jobs(connection, EVENTS, first, last)
+            measurements = await _of_jobs(connection, MEASUREMENTS, first, last)
+            late = await _of_jobs(connection, LATE_RESULTS, first, last)
+            counts.update(jobs=len(page))
+            for job in page:
+                findings += audit_job(job, events[job.id], measurements[job.id], late[job.id])
+        for table in (EVENTS, MEASUREMENTS):
+            counts[table.name] = (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+        findings += await _gone(connection)
+    return Audit(
+        jobs=counts["jobs"],
+        events=counts[EVENTS.name],
+        measurements=counts[MEASUREMENTS.name],
+        findings=tuple(findings),
+    )
+
+
+def audit_job(
+    job: JobRow, events: Sequence[JobRow], measurements: Sequence[JobRow], late: Sequence[JobRow]
+) -> Iterator[Finding]:
+    """What is wrong with one job: its row, its events by number, its measurements and its late results."""
+    folded, findings = fold(job.id, events)
+    yield from findings
+    for name, told in _told(folded):
+        if getattr(job, name) != told:
+            yield Finding(job_id=job.id, what=f"{name} is {getattr(job, name)}, and {told} by its history")
+    accepted = {(row.id, row.epoch) for row in measurements}
+    if accepted != folded.accepted or len(folded.accepted) > 1:
+        what = f"measurements {sorted(accepted)}, and {sorted(folded.accepted, key=str)} by its history"
+        yield Finding(job_id=job.id, what=what)
+    kept = {(row.id, row.epoch) for row in late}
+    if kept != folded.late:
+        yield Finding(job_id=job.id, what=f"late results {sorted(kept)}, and {sorted(folded.late)} by its history")
+
+
+def _told(folded: Folded) -> Iterable[tuple[str, Any]]:
+    yield "state", folded.state
+    yield "epoch", folded.epoch
+    yield "last_seq", folded.seq
+    yield "attempts", folded.attempts
+    yield "losses", folded.losses
+
+
+async def _page(connection: AsyncConnection, table: Table, where: Any, order: Any) -> Sequence[JobRow]:
+    return (await connection.execute(select(table).where(where).order_by(order).limit(PAGE))).all()
+
+
+async def _of_jobs(connection: AsyncConnection, table: Table, first: int, last: int) -> dict[int, list[JobRow]]:
+    rows = await connection.execute(
+        select(table).where(table.c.job_id.between(first, last)).order_by(table.c.job_id, *table.primary_key.columns)
+    )
+    found: dict[int, list[JobRow]] = defaultdict(list)
+    for row in rows:
+        found[row.job_id].append(row)
+    return found
+
+
+async def _gone(connection: AsyncConnection) -> list[Finding]:
+    """Jobs that are missing: what else speaks of them is still there."""
+    findings = []
+    for table in (EVENTS, MEASUREMENTS, LATE_RESULTS):
+        orphans = select(table.c.job_id).where(table.c.job_id.not_in(select(JOBS.c.id))).distinct()
+        for job_id in (await connection.execute(orphans)).scalars():
+            findings.append(Finding(job_id=job_id, what=f"is gone, and {table.name} has rows of it"))
+    submissions = select(JOBS.c.submission_id, func.count(), func.max(JOBS.c.position)).group_by(JOBS.c.submission_id)
+    for submission, jobs, last in await connection.execute(submissions):
+        if last != jobs - 1:
+            findings.append(
+                Finding(job_id=None, what=f"submission {submission} has {jobs} jobs, the last number {last}")
+            )
+    of_campaign = select(func.count()).where(JOBS.c.campaign_id == CAMPAIGNS.c.id).scalar_subquery()
+    for campaign, points, jobs in await connection.execute(select(CAMPAIGNS.c.id, CAMPAIGNS.c.points, of_campaign)):
+        if jobs != points:
+            findings.append(Finding(job_id=None, what=f"campaign {campaign} has {jobs} jobs for {points} points"))
+    return findings
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Audit the database with the URL that is given, or the service's own."""
+    url = arguments[0] if arguments else Settings().database_url
+    try:
+        found = asyncio.run(_audit_url(url))
+    except InvalidDatabaseUrl as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except (SQLAlchemyError, OSError) as error:
+        sys.stderr.write(f"the database cannot be read: {getattr(error, 'orig', None) or error}\n")
+        return 4
+    sys.stdout.write(json.dumps(asdict(found)) + "\n")
+    return 1 if found.findings else 0
+
+
+async def _audit_url(url: str) -> Audit:
+    database = Database(url)
+    try:
+        return await audit(database)
+    finally:
+        await database.dispose()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
