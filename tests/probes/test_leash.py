@@ -38,12 +38,15 @@ hang()
 """A process with one in its group and one that left it, busy in its work folder."""
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 from probes.sweep import sweep
 from probes.supervise import Options
 from tests.probes.common import point
 
+# A test suite that runs in the background of a shell ignores the interrupt, and so would what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 out, *command = sys.argv[1:]
 sweep([[point()]], Path(out), Options(child=tuple(command), time_limit_seconds=60))
 """
