@@ -5,19 +5,22 @@ Nothing of torch or transformers is needed here: what was seen comes as numbers 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ctxplan.failure import numbers_of, phase_of
 from ctxplan.planning import Planner
 from estimator import CtxplanError, Estimate, Job
 
 GIB = 2**30
+MIB = 2**20
 LARGEST_TERMS = 5
-OUT_OF_MEMORY = "OutOfMemoryError"
-TRIED = re.compile(r"[Tt]ried to allocate ([0-9.]+) ([KMG]iB)")
-UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+TRAINED = "lora_parameters"
+FOLLOW_WHAT_TRAINS = frozenset({TRAINED, "gradients", "optimizer_state"})
+"""Terms that are in proportion to the bytes that train."""
+ANOTHER_RUN = 0.01
+"""A model whose trained bytes are off the plan's by more than this share trains something else than was planned."""
 
 
 class Seen(NamedTuple):
@@ -34,18 +37,46 @@ class RunPlan:
     Attributes:
         typical: of a micro-batch as long as the job says, without evaluation. longest: of the longest sample, where it
             is known and another length. evaluation: of the job with its evaluation, where it has one.
+        trained_bytes: what the live model trains, where it is known.
     """
 
     typical: Estimate
     longest: Estimate | None = None
     evaluation: Estimate | None = None
+    trained_bytes: int | None = None
+
+    @property
+    def planned_trained_bytes(self) -> int:
+        """What the plan trains beside the base weights; 0 in full fine-tuning, where they are what trains."""
+        return sum(term.bytes for term in self.typical.terms if term.name == TRAINED)
+
+    def beyond(self, estimate: Estimate) -> int:
+        """Bytes that an estimate's peak needs beside its own, for what trains beside what was planned; negative where
+        less trains."""
+        planned = self.planned_trained_bytes
+        if self.trained_bytes is None or not planned:
+            return 0
+        share = self.trained_bytes / planned - 1
+        if abs(share) <= ANOTHER_RUN:
+            return 0
+        return round(share * sum(term.bytes for term in estimate.terms if term.name in FOLLOW_WHAT_TRAINS))
+
+    def to_come(self) -> Iterator[tuple[str, Estimate]]:
+        """What the first steps have not shown, by name."""
+        if self.longest is not None:
+            yield "the longest sample", self.longest
+        if self.evaluation is not None:
+            yield "the evaluation", self.evaluation
 
 
-def plan_run(job: Job, planner: Planner, *, longest_tokens: int | None = None) -> RunPlan:
+def plan_run(
+    job: Job, planner: Planner, *, longest_tokens: int | None = None, trained_bytes: int | None = None
+) -> RunPlan:
     """Plan a run's steps, its longest sample and its evaluation.
 
     Args:
-        longest_tokens: tokens of the longest sample that is not cut.
+        longest_tokens: tokens of the longest sample that is not cut. trained_bytes: of the live model's parameters
+            that train.
 
     Raises:
         CtxplanError: the job cannot be planned.
@@ -57,42 +88,72 @@ def plan_run(job: Job, planner: Planner, *, longest_tokens: int | None = None) -
         length = min(longest_tokens, job.max_seq_length)
         longest = planner.estimate(replace(training, sequence_length=length))
     evaluation = planner.estimate(job) if job.per_device_eval_batch_size else None
-    return RunPlan(typical=typical, longest=longest, evaluation=evaluation)
+    return RunPlan(typical=typical, longest=longest, evaluation=evaluation, trained_bytes=trained_bytes)
+
+
+def at_length(plan: RunPlan, planner: Planner, length: int | None) -> Estimate:
+    """What is expected of a micro-batch of rows of so many tokens: what a step is to be compared with.
+
+    Args:
+        length: None, or more than the job's longest, for a row as long as the plan's.
+    """
+    job = plan.typical.job
+    if length is None or length >= (job.sequence_length or job.max_seq_length):
+        return plan.typical
+    return planner.estimate(replace(job, sequence_length=length))
 
 
 def before_the_run(plan: RunPlan) -> list[str]:
     """Warnings that the plan alone gives, a sentence each."""
     said = []
-    for what, estimate in (
-        ("the longest sample", plan.longest or plan.typical),
-        ("the evaluation", plan.evaluation),
-    ):
-        if estimate is not None and estimate.verdict != "fits":
-            said.append(_does_not_fit(f"{what} ({_batch(estimate, what)})", estimate))
+    beyond = plan.beyond(plan.typical)
+    if beyond:
+        said.append(
+            f"the model trains {_mib(plan.trained_bytes or 0)} MiB of parameters, not the "
+            f"{_mib(plan.planned_trained_bytes)} that were planned: with gradients and optimizer state, "
+            f"{_gib(abs(beyond))} GiB {'more' if beyond > 0 else 'less'} than planned"
+        )
+    for what, estimate in (("the longest sample", plan.longest or plan.typical), ("the evaluation", plan.evaluation)):
+        if estimate is None:
+            continue
+        named = f"{what} ({_batch(estimate, what)})"
+        if estimate.verdict != "fits":
+            said.append(_does_not_fit(named, estimate))
+        elif (needs := estimate.peak_allocated_bytes.expected + plan.beyond(estimate)) > estimate.room_bytes:
+            said.append(f"{named} will not fit with it: {_gib(needs)} GiB are expected of {_gib(estimate.room_bytes)}")
     return said
 
 
-def after_a_step(plan: RunPlan, seen: Seen, step: int) -> list[str]:
-    """Warnings that one of the first steps gives: more than planned, and what that means for what is still to come."""
-    bound = plan.typical.peak_allocated_bytes
-    if seen.allocated_bytes <= bound.upper:
+def will_not_fit(plan: RunPlan) -> bool:
+    """Whether a part of the run is expected to need more than there is."""
+    parts = [estimate for estimate in (plan.typical, plan.longest, plan.evaluation) if estimate is not None]
+    return any(
+        part.verdict == "does_not_fit" or part.peak_allocated_bytes.expected + plan.beyond(part) > part.room_bytes
+        for part in parts
+    )
+
+
+def after_a_step(plan: RunPlan, seen: Seen, step: int, expected: Estimate | None = None) -> list[str]:
+    """Warnings that one of the first steps gives: more than planned, and what that means for what is still to come.
+
+    Args:
+        expected: of a step as long as the longest so far (`at_length`); by default the plan's typical one.
+    """
+    expected = expected or plan.typical
+    beyond = plan.beyond(expected)
+    bound = expected.peak_allocated_bytes
+    if seen.allocated_bytes <= bound.upper + max(beyond, 0):
         return []
     more = seen.allocated_bytes - bound.expected
     said = [
         f"step {step} took {_gib(seen.allocated_bytes)} GiB, {_gib(more)} more than was planned for "
-        f"{plan.typical.job.sequence_length:,} tokens (bound {_gib(bound.upper)} GiB)"
+        f"{expected.job.sequence_length:,} tokens (bound {_gib(bound.upper)} GiB)"
     ]
-    for what, estimate in (("the longest sample", plan.longest), ("the evaluation", plan.evaluation)):
-        if estimate is not None and estimate.peak_allocated_bytes.expected + more > estimate.room_bytes:
+    for what, estimate in plan.to_come():
+        if estimate.peak_allocated_bytes.expected + more > estimate.room_bytes:
             needs = _gib(estimate.peak_allocated_bytes.expected + more)
             said.append(f"with as much more, {what} needs {needs} GiB of {_gib(estimate.room_bytes)}: it will not fit")
     return said
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the GPU's or the host's memory ended; torch's error is known by its name."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return OUT_OF_MEMORY in names or isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
 def explain(error: BaseException, job: Job, planner: Planner, seen: Seen | None = None) -> str:
@@ -107,6 +168,7 @@ def explain(error: BaseException, job: Job, planner: Planner, seen: Seen | None 
         f"{estimate.execution_path} path), at most {_gib(estimate.peak_allocated_bytes.upper)}; "
         f"the {_card(estimate.job)} leaves {_gib(estimate.room_bytes)}: {estimate.verdict}.",
         *_seen(error, seen),
+        *_where(error, estimate),
         "  the largest of what was planned: "
         + ", ".join(f"{term.name} {_gib(term.bytes)}" for term in _largest(estimate)),
     ]
@@ -126,11 +188,27 @@ def _first_change(job: Job, planner: Planner) -> list[str]:
 
 
 def _seen(error: BaseException, seen: Seen | None) -> list[str]:
-    tried = TRIED.search(str(error))
-    parts = [f"tried to allocate {tried[1]} {tried[2]}"] if tried else []
+    numbers = numbers_of(error)
+    parts = []
+    if numbers.tried_bytes is not None:
+        parts.append(f"tried to allocate {_gib(numbers.tried_bytes)} GiB")
+    if numbers.allocated_bytes is not None:
+        parts.append(f"{_gib(numbers.allocated_bytes)} GiB were allocated then")
+    if numbers.unallocated_bytes is not None:
+        parts.append(f"{_gib(numbers.unallocated_bytes)} reserved and not in use")
     if seen is not None:
         parts.append(f"{_gib(seen.allocated_bytes)} GiB were allocated at most, {_gib(seen.reserved_bytes)} reserved")
     return [f"  seen: {'; '.join(parts)}"] if parts else []
+
+
+def _where(error: BaseException, estimate: Estimate) -> list[str]:
+    """The phase that the traceback tells, beside what was planned for it."""
+    phase = phase_of(error)
+    if phase is None:
+        return []
+    planned = next((one.allocated_bytes for one in estimate.phases if one.phase == phase), None)
+    beside = f", for which {_gib(planned)} GiB were planned" if planned is not None else ", which was not planned"
+    return [f"  it ended in the {phase} phase{beside}"]
 
 
 def _does_not_fit(what: str, estimate: Estimate) -> str:
@@ -158,6 +236,10 @@ def _largest(estimate: Estimate) -> Iterable[Any]:
 
 def _card(job: Job) -> str:
     return job.gpu if isinstance(job.gpu, str) else str(job.gpu["name"])
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:.1f}"
 
 
 def _gib(size_bytes: int) -> str:

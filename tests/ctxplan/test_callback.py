@@ -57,7 +57,8 @@ callback = PlanCallback(
 )
 trainer(callback).train()
 print(json.dumps({"said": callback.said, "longest": callback.plan.longest.job.sequence_length,
-                  "layers": callback.plan.typical.job.num_hidden_layers, "r": callback.plan.typical.job.r}))
+                  "layers": callback.plan.typical.job.num_hidden_layers, "r": callback.plan.typical.job.r,
+                  "hooks": len(model._forward_pre_hooks)}))
 """
 
 STOPPED = """
@@ -68,6 +69,14 @@ running.train()
 print(json.dumps({"steps": running.state.global_step, "said": callback.said}))
 """
 
+ANOTHER = """
+name, embedding = next((n, p) for n, p in model.named_parameters() if "embed_tokens" in n)
+embedding.requires_grad_(True)
+callback = PlanCallback(gpu="H100-80GB", optim="adamw_8bit", peaks=lambda: None)
+trainer(callback).train()
+print(json.dumps({"said": callback.said}))
+"""
+
 EXPLAINED = """
 import torch
 running = trainer()
@@ -75,7 +84,7 @@ def ends(*arguments, **options):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
 running.training_step = ends
 try:
-    with explain_out_of_memory(running, gpu="H100-80GB", optim="adamw_8bit"):
+    with explain_out_of_memory(running, gpu="H100-80GB", optim="adamw_8bit", observations=folder / "ended.jsonl"):
         running.train()
 except torch.OutOfMemoryError as error:
     print(json.dumps({"notes": error.__notes__, "same": str(error)}))
@@ -107,6 +116,13 @@ def test_the_first_steps_of_a_run_are_compared_and_the_longest_sample_is_known(t
     assert all(f"ctxplan: {sentence}" in told for sentence in said)
     seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
     assert [row["step"] for row in seen] == [1, 2, 3]
+    # Each step is compared with the longest batch so far, whatever order the samples came in.
+    lengths = [row["job"]["sequence_length"] for row in seen]
+    assert lengths == sorted(lengths)
+    assert set(lengths) <= {8, 16, 48}
+    assert not any("the model trains" in sentence for sentence in said)
+    assert out["hooks"] == 0
+    assert told.count(f"ctxplan: {said[0]}") == 1
     assert seen[0]["allocated_bytes"] == 2**34
     assert seen[0]["calibration"]["points"] > 0
 

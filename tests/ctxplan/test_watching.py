@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ctxplan import Planner
-from ctxplan.watching import GIB, Seen, after_a_step, before_the_run, explain, is_out_of_memory, plan_run
+from ctxplan.failure import is_out_of_memory
+from ctxplan.watching import GIB, Seen, after_a_step, before_the_run, explain, plan_run
 from estimator import parse_job
 
 PLANNER = Planner(offline=True)

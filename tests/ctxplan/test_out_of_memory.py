@@ -1,0 +1,215 @@
+"""An out-of-memory of a run that has no trainer, and what is kept of what was seen."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ctxplan import Client, Planner, ServiceError, explain_out_of_memory
+from ctxplan.live import Batches, longest_sample, trained_bytes
+from ctxplan.observations import Observations
+from ctxplan.watching import GIB, Seen, after_a_step, at_length, before_the_run, plan_run, will_not_fit
+from estimator import parse_job
+
+PLANNER = Planner(offline=True)
+JOB: dict[str, Any] = {"model": "unsloth/Llama-3.1-8B-Instruct-bnb-4bit", "max_seq_length": 32768, "r": 32}
+TORCH = "CUDA out of memory. Tried to allocate 2.50 GiB. Of the allocated memory 70.00 GiB is allocated by PyTorch"
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+def backward() -> None:
+    raise OutOfMemoryError(TORCH)
+
+
+class TestExplained:
+    @pytest.mark.parametrize("run", [JOB, parse_job(JOB)])
+    def test_a_bare_loop_gives_its_job_and_gets_its_own_error_back(
+        self, run: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(OutOfMemoryError) as raised, explain_out_of_memory(run, planner=PLANNER, r=64):
+            backward()
+        (note,) = raised.value.__notes__
+        assert str(raised.value) == TORCH
+        assert note in capsys.readouterr().err
+        planned = next(p for p in PLANNER.estimate({**JOB, "r": 64}).phases if p.phase == "backward")
+        assert f"it ended in the backward phase, for which {planned.allocated_bytes / GIB:.2f} GiB were planned" in note
+        assert "tried to allocate 2.50 GiB; 70.00 GiB were allocated then" in note
+
+    def test_a_host_whose_memory_ended_is_told_what_was_planned_for_it(self) -> None:
+        with pytest.raises(MemoryError) as raised, explain_out_of_memory(JOB, planner=PLANNER):
+            raise MemoryError
+        assert "host RAM planned: " in raised.value.__notes__[0]
+
+    def test_another_error_goes_through_untouched(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(ValueError, match="shapes") as raised, explain_out_of_memory(JOB, planner=PLANNER):
+            raise ValueError("shapes")
+        assert not hasattr(raised.value, "__notes__")
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("run", [{"model": 3}, {**JOB, "gpu": "H1000"}, object()])
+    def test_a_run_that_cannot_be_planned_hides_no_error(self, run: Any) -> None:
+        with pytest.raises(OutOfMemoryError) as raised, explain_out_of_memory(run, planner=PLANNER):
+            backward()
+        assert "cannot be planned" in raised.value.__notes__[0]
+
+    def test_it_needs_neither_torch_nor_transformers(self) -> None:
+        code = "import sys, ctxplan.out_of_memory; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"
+
+
+class TestObservations:
+    ESTIMATE = PLANNER.estimate(JOB)
+
+    def test_what_was_seen_stands_beside_what_was_expected_one_line_each(self, tmp_path: Path) -> None:
+        kept = Observations(tmp_path / "seen.jsonl", clock=lambda: datetime(2026, 11, 25, 10, tzinfo=UTC))
+        for step in (1, 2):
+            kept.add({"step": step, "allocated_bytes": 5}, self.ESTIMATE)
+        first, second = (json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines())
+        assert (first["step"], second["step"], first["seen_at"]) == (1, 2, "2026-11-25T10:00:00+00:00")
+        assert first["expected"]["expected"] == self.ESTIMATE.peak_allocated_bytes.expected
+        assert parse_job(first["job"]) == self.ESTIMATE.job
+
+    def test_a_client_that_takes_them_gets_them_and_one_that_does_not_gets_nothing(self) -> None:
+        sent: list[dict[str, Any]] = []
+        Observations(client=SimpleNamespace(add_observation=sent.append)).add({"step": 1}, self.ESTIMATE)
+        assert [one["step"] for one in sent] == [1]
+        with Client("http://127.0.0.1:9", retries=0) as client:
+            Observations(client=client).add({"step": 1}, self.ESTIMATE)
+
+    def test_a_full_disk_or_a_service_that_is_away_ends_no_run_and_is_said_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def away(_: dict[str, Any]) -> None:
+            raise ServiceError("is away")
+
+        for kept in (Observations(tmp_path), Observations(client=SimpleNamespace(add_observation=away))):
+            caplog.clear()
+            with caplog.at_level(logging.WARNING, "ctxplan"):
+                kept.add({}, self.ESTIMATE)
+                kept.add({}, self.ESTIMATE)
+            assert len(caplog.records) == 1
+
+
+class Tensor:
+    """Has a shape, as what a model is given."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+
+class Model:
+    """Calls its hooks as torch's modules do."""
+
+    training = True
+
+    def __init__(self) -> None:
+        self.hooks: list[Any] = []
+
+    def register_forward_pre_hook(self, hook: Any, *, with_kwargs: bool) -> Any:
+        assert with_kwargs
+        self.hooks.append(hook)
+        return SimpleNamespace(remove=lambda: self.hooks.remove(hook))
+
+    def __call__(self, *positional: Any, **named: Any) -> None:
+        for hook in self.hooks:
+            hook(self, positional, named)
+
+
+class TestLive:
+    def test_the_longest_training_batch_is_remembered_until_it_is_no_longer_watched(self) -> None:
+        model = Model()
+        batches = Batches(model, rows=4)
+        model(input_ids=Tensor(4, 100))
+        model(Tensor(4, 50))
+        model.training = False
+        model(input_ids=Tensor(4, 9000))
+        model.training = True
+        assert batches.length == 100
+        model(input_ids=Tensor(1, 1001))  # flattened: four rows in one
+        assert batches.length == 251
+        batches.stop()
+        batches.stop()
+        assert model.hooks == []
+
+    def test_what_has_no_shape_or_no_hooks_is_passed_over(self) -> None:
+        model = Model()
+        batches = Batches(model, rows=1)
+        model()
+        model(inputs_embeds=Tensor(1, 2, 3))
+        assert batches.length is None
+        assert Batches(None, rows=1).length is None
+
+    def test_only_what_trains_is_counted_in_the_allocators_blocks(self) -> None:
+        def parameter(number: int, *, trains: bool) -> Any:
+            return SimpleNamespace(requires_grad=trains, numel=lambda: number, element_size=lambda: 4)
+
+        model = SimpleNamespace(parameters=lambda: [parameter(1, trains=True), parameter(10**9, trains=False)])
+        assert trained_bytes(model) == 512
+        assert trained_bytes(SimpleNamespace(parameters=lambda: [parameter(0, trains=True)])) is None
+        assert trained_bytes(None) is None
+
+    def test_a_dataset_that_tells_no_lengths_has_no_longest_sample(self) -> None:
+        assert longest_sample(None) is None
+        assert longest_sample(SimpleNamespace(column_names=["text"])) is None
+
+
+class TestWhatTrains:
+    def plan(self, share: float, **job: Any) -> Any:
+        plan = plan_run(parse_job({**JOB, "gpu": "H100-80GB", **job}), PLANNER)
+        return replace(plan, trained_bytes=round(plan.planned_trained_bytes * share))
+
+    def test_a_model_that_trains_what_was_planned_is_said_nothing_of(self) -> None:
+        assert before_the_run(self.plan(1.0)) == []
+        assert before_the_run(self.plan(1.005)) == []
+
+    def test_one_that_trains_more_is_told_in_bytes_with_what_follows_from_it(self) -> None:
+        plan = self.plan(3.0)
+        terms = {term.name: term.bytes for term in plan.typical.terms}
+        more = 2 * (terms["lora_parameters"] + terms["gradients"] + terms["optimizer_state"])
+        (said,) = before_the_run(plan)
+        assert said.endswith(f"{more / GIB:.2f} GiB more than planned")
+        assert not will_not_fit(plan)
+
+    def test_one_that_trains_less_is_told_too(self) -> None:
+        (said,) = before_the_run(self.plan(0.5))
+        assert said.endswith("GiB less than planned")
+
+    def test_a_run_that_fits_as_planned_and_not_with_what_trains_is_said_to_end(self) -> None:
+        plan = self.plan(120.0)
+        assert plan.typical.verdict == "fits"
+        assert will_not_fit(plan)
+        assert "will not fit with it" in before_the_run(plan)[1]
+
+    def test_full_fine_tuning_trains_the_weights_which_are_planned_as_such(self) -> None:
+        plan = plan_run(parse_job({"model": "Qwen/Qwen3-0.6B", "full_finetuning": True}), PLANNER, trained_bytes=10**12)
+        assert before_the_run(plan) == []
+
+
+class TestLengths:
+    def test_a_step_of_short_rows_is_compared_with_what_short_rows_need(self) -> None:
+        plan = plan_run(parse_job(JOB), PLANNER)
+        short = at_length(plan, PLANNER, 1024)
+        assert short.job.sequence_length == 1024
+        took = Seen(short.peak_allocated_bytes.upper + GIB, 0)
+        assert took.allocated_bytes < plan.typical.peak_allocated_bytes.expected
+        assert after_a_step(plan, took, 1) == []
+        (said,) = after_a_step(plan, took, 1, short)
+        assert "planned for 1,024 tokens" in said
+
+    @pytest.mark.parametrize("length", [None, 32768, 10**6])
+    def test_a_row_as_long_as_the_plans_or_one_of_no_known_length_is_the_plans(self, length: int | None) -> None:
+        plan = plan_run(parse_job(JOB), PLANNER)
+        assert at_length(plan, PLANNER, length) is plan.typical
