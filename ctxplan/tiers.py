@@ -7,6 +7,7 @@ wheel under ``ctxplan/evidence/tiers``, in a checkout under ``evidence/tiers``. 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctxplan.planning import Planner
-from estimator import Job, MaxContext, job_to_json, parse_job
+from estimator import DEVICES, Job, MaxContext, find_device, job_to_json, parse_job
 from estimator.errors import CtxplanError
 from estimator.rules import shown
 
@@ -81,14 +82,26 @@ def target_of(tier: Tier, planner: Planner) -> Target:
 
 
 def length_below(planned: MaxContext, share: float) -> int:
-    """The longest length that is a share below the end of a range of lengths that fit: of the last range, or of the
-    one below where the last is narrower than that."""
+    """The longest length that is a share below `range_end`."""
+    return int(range_end(planned, share) * (1 - share))
+
+
+def range_end(planned: MaxContext, share: float) -> int:
+    """The end of a range of lengths that fit: of the last range, or of the one below where the last is narrower than
+    the share."""
     end = planned.expected
     for first, last in reversed(planned.does_not_fit):
         if int(end * (1 - share)) > last:
             break
         end = first - 1
-    return int(end * (1 - share))
+    return end
+
+
+def cards_not_run(tier: Tier, evidence: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Names of the catalogue's cards that a tier is about, and on which its evidence did not run."""
+    name = (evidence or {}).get("gpu")
+    about = [device for device in DEVICES if re.search(tier.card, device.name)]
+    return tuple(device.name for device in about if not name or find_device(name).name != device.name)
 
 
 def read_evidence(name: str, directories: tuple[Path, ...] = EVIDENCE) -> Mapping[str, Any] | None:

@@ -45,12 +45,24 @@ def forward(run: Run, statics: Statics, z: Sizes, regime: Regime) -> list[Instan
     if checkpointing.mode(run, z) is False:
         kept = [*kept_for_backward(run, z), *_mlp_kept(run, z)]
         beside = [*wide, _dequantised(run, statics), *eager.old_gradients(run, statics)]
-        return eager.forward_keeping(run, z, regime, kept, beside)
-    instants = [Instant("forward", "mlp", [*held, *wide, _dequantised(run, statics)])]
-    if run.kernel == "eager":
-        attending = ("query_key_value", z.q + 2 * z.kv, "q + 2 kv", MODULES)
-        instants.append(Instant("forward", "attention", [*held, attending, _more_scores(run, z, SCORES_IN_FORWARD)]))
-    return instants
+        under = _kept_below(run, statics, z, regime, kept)
+        return [*eager.forward_keeping(run, z, regime, kept, beside), *_attention_forward(run, z, under)]
+    return [Instant("forward", "mlp", [*held, *wide, _dequantised(run, statics)]), *_attention_forward(run, z, held)]
+
+
+def _attention_forward(run: Run, z: Sizes, held: LiveSet) -> list[Instant]:
+    """The last layer's attention where it makes its scores: wider than the MLP in a long context."""
+    if run.kernel != "eager":
+        return []
+    attending = ("query_key_value", z.q + 2 * z.kv, "q + 2 kv", MODULES)
+    return [Instant("forward", "attention", [*held, attending, _more_scores(run, z, SCORES_IN_FORWARD)])]
+
+
+def _kept_below(run: Run, statics: Statics, z: Sizes, regime: Regime, kept: LiveSet) -> LiveSet:
+    """Without checkpointing: what all layers below the last keep, and the inputs, while its attention runs."""
+    depth = run.architecture.num_hidden_layers
+    inputs = checkpointing.layer_inputs(run, z, regime, layers_done=depth)
+    return [*inputs, eager.layers_kept(kept, depth - 1), *eager.old_gradients(run, statics)]
 
 
 def kept_for_backward(run: Run, z: Sizes) -> LiveSet:

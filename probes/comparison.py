@@ -20,9 +20,10 @@ FLEX = "UNSLOTH_ENABLE_FLEX_ATTENTION"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measurement, and the estimate of its job on the card that it ran on."""
+    """One measurement, and the estimate of its job on the card that it ran on, by the trainer that ran it."""
 
     measured: Measurement
+    planner: Planner = PLANNER
 
     @cached_property
     def job(self) -> Job:
@@ -31,7 +32,7 @@ class Row:
 
     @cached_property
     def estimate(self) -> Estimate:
-        return PLANNER.estimate(self.job, trainer=self.measured.trainer)
+        return self.planner.estimate(self.job, trainer=self.measured.trainer)
 
     @property
     def error(self) -> float:
@@ -49,7 +50,7 @@ class Row:
     @property
     def _flex_is_off(self) -> bool:
         """Without it gpt_oss falls back to eager (unsloth_zoo/temporary_patches/gpt_oss.py), which a job can say."""
-        architecture = PLANNER.facts(self.measured.job["model"]).architecture
+        architecture = self.planner.facts(self.measured.job["model"]).architecture
         return architecture.model_type == "gpt_oss" and self.measured.environment_asked.get(FLEX) == "0"
 
     def _card(self) -> str | dict[str, Any]:
@@ -59,8 +60,9 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One part of a run: how the estimate calls its phases, and where a measurement has its peak."""
+    """One part of a run: what it is called, how the estimate calls its phases, and where a measurement has its peak."""
 
+    key: str
     name: str
     phases: tuple[str, ...]
     measured: Callable[[Measurement], int | None]
@@ -74,11 +76,21 @@ def most_during(measurement: Measurement, stage: Stage | None, when_done: int | 
 
 
 PARTS = (
-    Part(name="load", phases=("load",), measured=lambda m: most_during(m, m.load, m.after_load_allocated_bytes)),
-    Part(name="PEFT", phases=("peft",), measured=lambda m: most_during(m, m.peft, m.after_peft_allocated_bytes)),
-    Part(name="forward and loss", phases=("forward", "loss"), measured=lambda m: m.forward_peak_bytes),
-    Part(name="backward", phases=("backward",), measured=lambda m: m.backward_peak_bytes),
-    Part(name="optimizer step", phases=("optimizer",), measured=lambda m: m.optimizer_peak_bytes),
+    Part(
+        key="load",
+        name="load",
+        phases=("load",),
+        measured=lambda m: most_during(m, m.load, m.after_load_allocated_bytes),
+    ),
+    Part(
+        key="peft",
+        name="PEFT",
+        phases=("peft",),
+        measured=lambda m: most_during(m, m.peft, m.after_peft_allocated_bytes),
+    ),
+    Part(key="forward", name="forward and loss", phases=("forward", "loss"), measured=lambda m: m.forward_peak_bytes),
+    Part(key="backward", name="backward", phases=("backward",), measured=lambda m: m.backward_peak_bytes),
+    Part(key="optimizer", name="optimizer step", phases=("optimizer",), measured=lambda m: m.optimizer_peak_bytes),
 )
 
 

@@ -8,7 +8,7 @@ memory can differ between the two; the difference holds those terms too, and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from ctxplan import Planner
 from estimator import Estimate, Job, find_device, parse_job, with_layers
 from estimator.answer import Outcome, Prepared, outcome_at, prepare
 from estimator.calibration.reserved import with_fragmentation
+from probes.comparison import PARTS, Part, phase_bytes
 from probes.errors import PointError
 from probes.measurement import Measurement
 from probes.points import Point
@@ -24,16 +25,7 @@ LEAST_LAYERS = 3
 """A first, a middle and a last layer: what Unsloth treats apart (unsloth_zoo/gradient_checkpointing.py
 ``LAST_GC_INDEX``; the first layer's gradients do not exist during its own backward)."""
 
-PARTS: Mapping[str, tuple[str, ...]] = {
-    "load": ("load",),
-    "peft": ("peft",),
-    "forward": ("forward", "loss"),
-    "backward": ("backward",),
-    "optimizer": ("optimizer",),
-}
-"""The measured parts of a run, each with the estimate's phases that it spans."""
-
-DECISIONS = (
+OF_STEPS = (
     "use_gradient_checkpointing",
     "inputs_offloaded",
     "double_buffer",
@@ -41,10 +33,13 @@ DECISIONS = (
     "loss",
     "loss_rows",
 )
-"""The keys of an estimate's regime that are decisions; the count of pinned buffers is depth itself."""
+"""The keys of an estimate's regime that are decisions and that a step feels; the count of pinned buffers is depth."""
 
 BEFORE_STEPS = "embedding_leaves_after"
 """When the embedding leaves, which no step feels: what load and adapters leave behind is extended by it."""
+
+DECISIONS = (*OF_STEPS, BEFORE_STEPS)
+"""The decisions that the twin and the full model are compared by."""
 
 PLANNER = Planner()
 
@@ -87,8 +82,8 @@ class Extension:
 
     @property
     def same_regime(self) -> bool:
-        """Whether every decision is the full model's."""
-        return not self.differences
+        """Whether every decision that a step feels is the full model's."""
+        return not _felt_by_a_step(self.differences)
 
 
 def twin_of(point: Point, layers: int) -> Point:
@@ -124,7 +119,7 @@ def extend(
     """
     _check_measured(measurement)
     twin, full = _estimates(measurement, layers, gpu, planner)
-    peaks = {part: _extended(measurement, part, twin, full) for part in PARTS}
+    peaks = {part.key: _extended(measurement, part, twin, full) for part in PARTS}
     steps = [peak for part, peak in peaks.items() if part not in ("load", "peft") and peak is not None]
     measured, reserved = measurement.peak_allocated_bytes or 0, measurement.peak_reserved_bytes
     peak = max(steps) if steps else measured + full.peak.allocated_bytes - twin.peak.allocated_bytes
@@ -152,7 +147,8 @@ def cap_for(point: Point, layers: int, *, planner: Planner = PLANNER) -> int:
     The free memory is made equal at the first of these moments for which the estimate says that every decision then
     is the full model's, and that the twin fits if that does: after the load (where the embedding may move), after the
     first step (which admits the second staging buffer), after ``get_peft_model`` (where the embedding is looked at
-    again), at the peak. Where no single cap does, the first is given, and `extend` will say what differs.
+    again), at the peak. Where none does, the first for which all that a step feels is the full model's; else the
+    first of all, and `extend` will say what differs.
 
     Raises:
         PointError: as `twin_of`. CtxplanError: the job cannot be planned.
@@ -162,20 +158,25 @@ def cap_for(point: Point, layers: int, *, planner: Planner = PLANNER) -> int:
     cut = twin_of(point, layers).job
 
     def on(total_bytes: int, job: Job) -> Prepared:
-        return prepare(replace(job, gpu={"name": device.name, "total_bytes": total_bytes}), architecture)
+        there = replace(job, gpu={"name": device.name, "total_bytes": total_bytes})
+        return prepare(there, architecture, planner.calibration, trainer=point.trainer)
 
     full = on(device.total_bytes, point.job)
     loaded = device.total_bytes - _loaded_bytes(full) + _loaded_bytes(on(device.total_bytes, cut))
     caps = [loaded]
     for moment in (_first_step_bytes, _reserved_for_training_bytes, _needed_bytes):
         caps.append(device.total_bytes - moment(full) + moment(on(loaded, cut)))
-    wanted = planner.estimate(full.run.job)
+    wanted = planner.estimate(full.run.job, trainer=point.trainer)
+    alike_in_steps = []
     for cap in caps:
-        found = planner.estimate(on(cap, cut).run.job)
+        found = planner.estimate(on(cap, cut).run.job, trainer=point.trainer)
         runs = wanted.verdict == "does_not_fit" or found.verdict != "does_not_fit"
-        if runs and not _differences(found, wanted):
+        differences = _differences(found, wanted)
+        if runs and not differences:
             return cap
-    return loaded
+        if runs and not _felt_by_a_step(differences):
+            alike_in_steps.append(cap)
+    return [*alike_in_steps, loaded][0]
 
 
 def planned_job(point: Point) -> Job:
@@ -232,9 +233,10 @@ def _estimates(
     """Of the twin as it ran, and of the full job on the card that it is for."""
     asked = parse_job(measurement.job)
     cut = replace(asked, num_hidden_layers=measurement.num_hidden_layers)
-    twin = planner.estimate(replace(cut, gpu=card_of(measurement)))
+    trainer = measurement.trainer
+    twin = planner.estimate(replace(cut, gpu=card_of(measurement)), trainer=trainer)
     full_gpu = gpu or (asked.gpu if measurement.cap else card_of(measurement))
-    full = planner.estimate(replace(asked, gpu=full_gpu, num_hidden_layers=layers))
+    full = planner.estimate(replace(asked, gpu=full_gpu, num_hidden_layers=layers), trainer=trainer)
     if _depth(full) <= _depth(twin):
         raise PointError(f"{_depth(twin)} layers are no twin of {_depth(full)}", key="num_hidden_layers")
     return twin, full
@@ -244,15 +246,15 @@ def _depth(estimate: Estimate) -> int:
     return estimate.job.num_hidden_layers or 0
 
 
-def _extended(measurement: Measurement, part: str, twin: Estimate, full: Estimate) -> int | None:
-    """The measured peak of one part, and what depth adds to it."""
-    if part in ("load", "peft"):
-        left: int | None = getattr(measurement, f"after_{part}_allocated_bytes")
-        return None if left is None else left + _left_by(full, part) - _left_by(twin, part)
-    measured: int | None = getattr(measurement, f"{part}_peak_bytes")
+def _extended(measurement: Measurement, part: Part, twin: Estimate, full: Estimate) -> int | None:
+    """The measured peak of one part, or what a part before the steps left, and what depth adds to it."""
+    if part.key in ("load", "peft"):
+        left: int | None = getattr(measurement, f"after_{part.key}_allocated_bytes")
+        return None if left is None else left + _left_by(full, part.key) - _left_by(twin, part.key)
+    measured = part.measured(measurement)
     if measured is None:
         return None
-    return measured + _widest(full, PARTS[part]) - _widest(twin, PARTS[part])
+    return measured + phase_bytes(full, *part.phases) - phase_bytes(twin, *part.phases)
 
 
 def _left_by(estimate: Estimate, part: str) -> int:
@@ -262,10 +264,6 @@ def _left_by(estimate: Estimate, part: str) -> int:
     return phase.allocated_bytes - (sum(row[1] for row in phase.rows if row[0] == "embedding") if leaves else 0)
 
 
-def _widest(estimate: Estimate, phases: tuple[str, ...]) -> int:
-    return max((phase.allocated_bytes for phase in estimate.phases if phase.phase in phases), default=0)
-
-
 def _regime(estimate: Estimate) -> dict[str, object]:
     return {key: estimate.regime[key] for key in DECISIONS}
 
@@ -273,6 +271,10 @@ def _regime(estimate: Estimate) -> dict[str, object]:
 def _differences(twin: Estimate, full: Estimate) -> tuple[Difference, ...]:
     one, other = _regime(twin), _regime(full)
     return tuple(Difference(key, one[key], other[key]) for key in DECISIONS if one[key] != other[key])
+
+
+def _felt_by_a_step(differences: Iterable[Difference]) -> list[Difference]:
+    return [one for one in differences if one.key in OF_STEPS]
 
 
 def _assumptions(

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import ctxplan
-from ctxplan.tiers import tiers
+from ctxplan.tiers import range_end, read_evidence, target_of, tiers
+from estimator import find_device
 from estimator.allocator import MIB
 from estimator.checkpointing import MINIMUM_OFFLOAD_BYTES, SMART_MIN_LENGTH
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
 SCRIPT: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "claims"))
-QUOTED = {"13", "30", "4", "2", "32", "32K", "12", "228,199", "56,420", "81K", "9K", "15K"}
+QUOTED = {"13", "30", "4", "2", "32", "32K", "12", "60K", "228,199", "56,420", "81K", "9K", "15K"}
 """Numbers that are the claims'; the published lengths are those of the script."""
 UNITS = {"10^9", "2^30", "95"}
 CONDITIONS = {"1", "16", "24", "80"}
@@ -82,3 +83,39 @@ def test_the_stock_baseline_peaks_in_the_loss_whatever_its_attention() -> None:
         assert any(term.name == "logits_gradients" for term in answer.terms)
         peaks.add(answer.peak_allocated_bytes.expected)
     assert len(peaks) == 1
+
+
+def test_no_card_that_the_text_calls_unmeasured_has_been_measured() -> None:
+    assert "no A100 has been measured" in " ".join(TEXT.split())
+    assert not [row.gpu for row in SCRIPT["measured"]() if "A100" in str(row.gpu)]
+
+
+def test_the_16_bit_weights_of_the_120b_model_are_larger_than_the_card() -> None:
+    job = {"model": "unsloth/gpt-oss-120b", "gpu": "H100-80GB", "load_in_4bit": False, "load_in_16bit": True}
+    answer = ctxplan.estimate(job)
+    weights = next(term.bytes for term in answer.phases[0].terms if term.name == "base_weights")
+    assert weights > find_device("H100-80GB").total_bytes
+    assert "16-bit weights alone are larger than the card" in " ".join(TEXT.split())
+
+
+def test_what_the_longest_tiers_are_below_is_the_end_of_lengths_that_fit() -> None:
+    table = TEXT.split("<!-- tier-lengths -->")[1].split("<!-- /tier-lengths -->")[0]
+    for tier in tiers():
+        if tier.below is None:
+            continue
+        planned = target_of(tier, SCRIPT["PLANNER"]).planned
+        assert planned
+        end = range_end(planned, tier.below)
+        ends = [planned.expected, *(first - 1 for first, _ in planned.does_not_fit)]
+        assert end in ends
+        assert f"| {end:,} | {100 * tier.below:g} | {int(end * (1 - tier.below)):,} |" in table
+
+
+def test_the_run_on_a_full_card_says_its_retries() -> None:
+    table = TEXT.split("<!-- tier-runs -->")[1].split("<!-- /tier-runs -->")[0]
+    for tier in tiers():
+        found = read_evidence(tier.name)
+        if found and found["measurements"]:
+            retries = found["measurements"][-1]["allocator"]["retries"]
+            (line,) = (line for line in table.splitlines() if f"`{tier.name}`" in line)
+            assert line.endswith(f"| {retries} |")

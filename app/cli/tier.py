@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,16 +59,17 @@ def list_tiers(as_json: Json = False) -> None:
 
 def show(name: Name, as_json: Json = False) -> None:
     """Show a tier: the claim, its run, and the whole evidence."""
+    from app.cli.tier_text import tier_text
     from ctxplan.tiers import find_tier, read_evidence, tier_to_json
 
-    evidence = read_evidence(find_tier(name).name)
-    item = tier_to_json(find_tier(name), Planner(offline=True), evidence)
+    tier, planner = find_tier(name), Planner(offline=True)
+    evidence = read_evidence(tier.name)
+    item = tier_to_json(tier, planner, evidence)
     if as_json:
         print_json({**item, "evidence": evidence})
         return
-    typer.echo(f"{item['name']}: {_state(item)}\n  {item['claim']}\n  source: {item['source']}", err=True)
-    if evidence:
-        _tell(dict(evidence))
+    typer.echo(f"{item['name']}: {_state(item)}\n{tier_text(tier, evidence, planner)}", err=True)
+    _tell_changes(evidence or {})
 
 
 def confirm(
@@ -152,11 +154,17 @@ def _state(item: dict[str, Any]) -> str:
 
 
 def _tell(document: dict[str, Any]) -> None:
+    from app.cli.tier_text import run_lines
+
     if document["confirmed"]:
         typer.echo(f"Confirmed on {document['gpu']}: {document['sequence_length']:,} tokens.", err=True)
     else:
         typer.echo(f"Not confirmed: {document['reason']}.", err=True)
-    if document["peak_allocated_bytes"] is not None:
-        typer.echo(f"Peak: {document['peak_allocated_bytes'] / 2**30:.2f} GiB allocated.", err=True)
-    for change in document["changes"]:
-        typer.echo(f"Changed {change['key']} from {change['from']} to {change['to']}: {change['why']}.", err=True)
+    for line in run_lines(document, Planner(offline=True)):
+        typer.echo(f"  {line}", err=True)
+    _tell_changes(document)
+
+
+def _tell_changes(document: Mapping[str, Any]) -> None:
+    for change in document.get("changes", ()):
+        typer.echo(f"  changed {change['key']} from {change['from']} to {change['to']}: {change['why']}", err=True)

@@ -16,7 +16,8 @@ import app.tiers
 import ctxplan.tiers
 from app.schemas import TierAnswer, Tiers
 from ctxplan import Planner
-from ctxplan.tiers import EVIDENCE, UnknownTier, find_tier, read_evidence, target_of, tiers
+from ctxplan.tiers import EVIDENCE, UnknownTier, cards_not_run, find_tier, read_evidence, target_of, tiers
+from estimator import parse_job
 from probes.nvml import find_card
 from probes.points import Point
 from tests.app.test_cli import run
@@ -167,6 +168,47 @@ class TestOnTheCommandLine:
         done = run("tier", "list")
         assert done.stdout == ""
         assert all(name in done.stderr for name in NAMES)
+
+    def test_a_tier_is_shown_with_its_run_beside_the_estimate_of_today(self) -> None:
+        found = read_evidence(NAMES[2])
+        assert found
+        answer = Planner(offline=True).estimate(parse_job(found["job"]))
+        shown = run("tier", "show", NAMES[2])
+        assert (shown.returncode, shown.stdout) == (0, "")
+        for said in (
+            "LoRA of rank 32 on 7 projections",
+            f"ran: {found['sequence_length']:,} tokens, {found['num_hidden_layers']} layers, path eager, 2 steps of",
+            f"allocated: {found['peak_allocated_bytes'] / 2**30:.2f} GiB at the peak, "
+            f"estimated {answer.peak_allocated_bytes.expected / 2**30:.2f}",
+            f"reserved: {found['peak_reserved_bytes'] / 2**30:.2f} GiB",
+            f"device: {found['device_used_bytes'] / 2**30:.2f} GiB",
+            f"host: {found['host']['rss_bytes'] / 2**30:.2f} GiB resident, "
+            f"estimated {answer.host_bytes.expected / 2**30:.2f}",
+            f"torch {found['stack']['torch']}",
+            f"allocator: {found['measurements'][-1]['allocator']['retries']} retries",
+        ):
+            assert said in shown.stderr, said
+
+    def test_a_planned_length_says_what_it_is_below(self) -> None:
+        target = target_of(find_tier(NAMES[2]), Planner(offline=True))
+        assert target.planned
+        ((first, last),) = target.planned.does_not_fit
+        shown = run("tier", "show", NAMES[2]).stderr
+        assert f"{target.length:,} tokens, 3 % below {first - 1:,}" in shown
+        assert f"a gap, {first:,} to {last:,}, that does not fit" in shown
+        assert f"expected to fit is {target.planned.expected:,}" in shown
+
+    def test_cards_of_the_claim_that_have_not_run_it_are_named(self) -> None:
+        assert cards_not_run(find_tier(NAME), None) == ("H100-80GB", "H100-PCIe-80GB", "A100-80GB")
+        assert cards_not_run(find_tier(NAME), read_evidence(NAME)) == ("H100-PCIe-80GB", "A100-80GB")
+        assert "not measured: H100-PCIe-80GB, A100-80GB" in run("tier", "show", NAME).stderr
+
+    def test_a_tier_without_evidence_is_shown_with_its_job_alone(self) -> None:
+        shown = run("tier", "show", NAMES[1])
+        assert shown.returncode == 0
+        assert "host memory not pinned" in shown.stderr
+        assert "no evidence yet" in shown.stderr
+        assert "ran:" not in shown.stderr
 
     @pytest.mark.parametrize("command", ["show", "confirm"])
     def test_an_unknown_tier_ends_with_2_and_names_the_known_ones(self, command: str) -> None:

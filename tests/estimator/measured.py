@@ -1,4 +1,4 @@
-"""The committed measurements, each with the estimate of its job on the GPU that it ran on."""
+"""The committed measurements, each with the structure's own estimate of its job (`probes.comparison` does the work)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ctxplan.models import resolve_model
-from estimator import Estimate, estimate, parse_job
-from estimator.architecture import Architecture
+from ctxplan import Planner
+from estimator import Estimate
+from estimator.calibration.document import STRUCTURAL
 from estimator.job import ALL_LINEAR
+from probes import comparison
+from probes.comparison import off_by, phase_bytes
+from probes.rows import read_measurements
+
+__all__ = ["Row", "all_rows", "measured_rows", "off_by", "phase_bytes"]
 
 MEASUREMENTS = Path(__file__).parents[2] / "evidence" / "measurements"
 DENSE = ("llama", "mistral", "qwen2", "qwen3")
 REFERENCE_INSTRUMENT = "scratch script of 2026-11-22, the loss held through the optimizer step"
+PLANNER = Planner(offline=True, calibration=STRUCTURAL)
+"""Without any fit: what these tests hold is what is calculated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +31,13 @@ class Row:
     """One measured run.
 
     Attributes:
-        name: file, number and what it ran, for the test's id. data: the row as it was written.
+        name: file, number and what it ran, for the test's id. data: the row as it was written. compared: the row with
+            its estimate.
     """
 
     name: str
     data: dict[str, Any]
+    compared: comparison.Row
 
     @property
     def job(self) -> dict[str, Any]:
@@ -37,21 +46,7 @@ class Row:
 
     @property
     def estimate(self) -> Estimate:
-        return _estimate_of(json.dumps({**self.job, **self._said_by_variables, "gpu": self._card}, sort_keys=True))
-
-    @property
-    def _card(self) -> str | dict[str, Any]:
-        """The card that it ran on, as the driver names it, with the bytes of a smaller one that it stood in for."""
-        cap = self.data["cap"]
-        name: str = self.data["gpu"]
-        return {"name": name, "total_bytes": cap["total_bytes"]} if cap else name
-
-    @property
-    def _said_by_variables(self) -> dict[str, str]:
-        """Keys of a job that say what a variable of the run did. Without Flex Attention gpt_oss falls back to eager
-        (unsloth_zoo/temporary_patches/gpt_oss.py)."""
-        flex_off = self.data["environment"].get("UNSLOTH_ENABLE_FLEX_ATTENTION") == "0"
-        return {"attn_implementation": "eager"} if flex_off and self.family == "gpt_oss" else {}
+        return self.compared.estimate
 
     @property
     def path(self) -> str:
@@ -75,13 +70,13 @@ class Row:
     @property
     def family(self) -> str:
         """The ``model_type``, by which it is said how it was measured; "dense" for Llama and its like."""
-        model_type = _architecture(json.dumps(self.job["model"], sort_keys=True)).model_type
+        model_type = PLANNER.facts(self.job["model"]).architecture.model_type
         return "dense" if model_type in DENSE else model_type
 
     @property
     def is_training(self) -> bool:
         """Whether whole steps ran: rows of an evaluation or a generation have one peak only."""
-        return self.data["backward_peak_bytes"] is not None
+        return self.compared.trained
 
     @property
     def adapts_everything(self) -> bool:
@@ -101,17 +96,6 @@ class Row:
 
 
 @cache
-def _architecture(model: str) -> Architecture:
-    return resolve_model(json.loads(model), offline=True).architecture
-
-
-@cache
-def _estimate_of(job: str) -> Estimate:
-    parsed = parse_job(json.loads(job))
-    return estimate(parsed, resolve_model(parsed.model, offline=True).architecture)
-
-
-@cache
 def all_rows() -> tuple[Row, ...]:
     """Every committed row."""
     return tuple(_read())
@@ -124,22 +108,14 @@ def measured_rows() -> tuple[Row, ...]:
 
 def _read() -> Iterator[Row]:
     for file in sorted(MEASUREMENTS.glob("*.jsonl")):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        for number, (line, one) in enumerate(zip(lines, read_measurements(file), strict=True), start=1):
             data = json.loads(line)
             ran = f"{_short(data['job']['model'])}-{data['num_hidden_layers']}x{data['sequence_length']}"
-            yield Row(f"{file.stem}:{number}-{data['execution_path']}-{ran}", data)
+            name = f"{file.stem}:{number}-{data['execution_path']}-{ran}"
+            yield Row(name, data, comparison.Row(measured=one, planner=PLANNER))
 
 
 def _short(model: str | dict[str, Any]) -> str:
     """A model's name without its owner; a config object's ``model_type``."""
     return str(model["model_type"]) if isinstance(model, dict) else model.rpartition("/")[2]
-
-
-def phase_bytes(estimate: Estimate, *phases: str) -> int:
-    """The widest of some phases; 0 where the estimate has none of them."""
-    return max((p.allocated_bytes for p in estimate.phases if p.phase in phases), default=0)
-
-
-def off_by(expected: int, measured: int) -> float:
-    """Relative difference, positive where too much is expected."""
-    return expected / measured - 1

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.estimator.measured import Row, all_rows, measured_rows, off_by, phase_bytes
+from tests.estimator.measured import PLANNER, Row, all_rows, measured_rows, off_by, phase_bytes
 
 MEASURED = measured_rows()
 TRAINING = [row for row in MEASURED if row.is_training and not row.double_buffer_off]
@@ -15,19 +15,12 @@ BY_PATH = {
 }
 FUSED = [r for r in BY_PATH["eager"] if r.adapts_everything and r.family == "dense"]
 
-# A synthetic NF4 checkpoint ran, as Unsloth loads for this name; the catalogue's config is the MXFP4 one of openai.
-
-# These rows are a bare loop, which frees the logits that SFTTrainer, which is planned, reads for its metrics.
-LOOP_WITH_FULL_LOGITS = [
-    r for r in BY_PATH["generated"] if r.data["trainer"] == "loop" and r.family in ("granite", "gemma3_text")
-]
-
-# A bare loop again: bitsandbytes gave the embedding 8-bit state there. transformers' Trainer, which is planned,
-# registers a 32-bit override for embeddings (transformers/trainer.py, GlobalOptimManager).
-LOOP_FULL_FINETUNING = [r for r in BY_PATH["generated"] if r.data["trainer"] == "loop" and r.job["full_finetuning"]]
-
+FULL_LOGITS = [r for r in BY_PATH["generated"] if r.family in ("granite", "gemma3_text")]
+FULL_FINETUNING = [r for r in BY_PATH["generated"] if r.job["full_finetuning"]]
 EIGHT_BIT = [r for r in BY_PATH["generated"] if r.job["load_in_8bit"]]
-ABOVE_ON_PURPOSE = [*LOOP_WITH_FULL_LOGITS, *LOOP_FULL_FINETUNING]
+GPT_OSS = [r for r in BY_PATH["generated"] if r.family == "gpt_oss"]
+# A synthetic NF4 checkpoint ran, as Unsloth loads for this name; the catalogue's config is the MXFP4 one of openai.
+GPT_OSS_IN_NF4 = [r for r in GPT_OSS if r.job["load_in_4bit"]]
 DOUBLE_BUFFER_OFF = [row for row in MEASURED if row.is_training and row.double_buffer_off]
 OUT_OF_MEMORY = [row for row in all_rows() if row.data["outcome"] == "out_of_memory"]
 
@@ -183,29 +176,37 @@ def test_stock_transformers_steps_peak_within_1_5_percent(row):
     assert planned_peak_phase(row) == row.peak_phase
 
 
-@each(excluding(BY_PATH["generated"], ABOVE_ON_PURPOSE, EIGHT_BIT))
+@each(excluding(BY_PATH["generated"], EIGHT_BIT))
 def test_generated_steps_peak_within_8_percent(row):
     assert abs(peak_off_by(row)) < 0.08
 
 
-@each([r for r in BY_PATH["generated"] if r.data["trainer"] == "sft" and r.family in ("granite", "gemma3_text")])
-def test_full_logits_in_the_trainer_peak_within_2_percent(row):
+@each(excluding(GPT_OSS, GPT_OSS_IN_NF4))
+def test_steps_of_gpt_oss_as_it_is_published_or_in_16_bit_peak_within_2_percent(row):
     assert abs(peak_off_by(row)) < 0.02
     assert planned_peak_phase(row) == row.peak_phase
 
 
-@each(ABOVE_ON_PURPOSE)
-def test_a_bare_loop_needs_less_than_the_trainer_that_is_planned(row):
-    assert 0 < peak_off_by(row) < 0.5
+@each([r for r in BY_PATH["generated"] if r.family == "qwen3_moe"])
+def test_steps_of_qwen_3_moe_peak_within_1_percent(row):
+    assert abs(peak_off_by(row)) < 0.01
+    assert planned_peak_phase(row) == row.peak_phase
 
 
-@each(LOOP_FULL_FINETUNING)
-def test_full_finetuning_needs_more_by_the_embeddings_state_of_the_trainer(row):
-    """8 B in place of about 2 B for each element of the embedding; the rest is within the path's margin."""
-    embedding_bytes = next(t.bytes for t in row.estimate.phases[0].terms if t.name == "embedding")
-    elements = embedding_bytes // 2
-    without = row.estimate.peak_allocated_bytes.expected - 6 * elements
-    assert abs(off_by(without, row.data["peak_allocated_bytes"])) < 0.11
+@each(FULL_LOGITS)
+def test_steps_with_full_logits_peak_within_3_percent_and_2_in_the_trainer(row):
+    assert abs(peak_off_by(row)) < (0.02 if row.data["trainer"] == "sft" else 0.03)
+    # In a bare loop of granite at 2,048 tokens the forward and the backward of the loss are 2 % apart.
+    assert planned_peak_phase(row) == row.peak_phase or row.data["trainer"] == "loop"
+
+
+@each([r for r in [*FULL_LOGITS, *FULL_FINETUNING] if r.data["trainer"] == "loop"])
+def test_the_trainer_is_planned_to_need_more_than_a_bare_loop(row):
+    """It reads full logits for its metrics, and keeps 32-bit state of an embedding (transformers/trainer.py,
+    GlobalOptimManager)."""
+    by_the_trainer = PLANNER.estimate(row.compared.job, trainer="sft").peak_allocated_bytes.expected
+    assert by_the_trainer > row.estimate.peak_allocated_bytes.expected
+    assert by_the_trainer > row.data["peak_allocated_bytes"]
 
 
 @each(EIGHT_BIT)
@@ -238,7 +239,7 @@ def test_a_generation_peaks_within_2_percent(row):
     assert row.estimate.peak_phase == "prefill"
 
 
-STEPS_OF_UNSLOTH = [*BY_PATH["block_compiled"], *excluding(BY_PATH["generated"], ABOVE_ON_PURPOSE)]
+STEPS_OF_UNSLOTH = [*BY_PATH["block_compiled"], *BY_PATH["generated"]]
 
 
 @each([r for r in STEPS_OF_UNSLOTH if not r.is_reference and r.family != "gemma3_text"])

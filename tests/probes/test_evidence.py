@@ -10,10 +10,12 @@ import pytest
 
 from ctxplan.models import resolve_model
 from estimator import job_to_json, parse_job
+from probes.comparison import Row
 from probes.measurement import Measurement, validate
 from probes.points import Point
 
-EVIDENCE = Path(__file__).parents[2] / "evidence"
+ROOT = Path(__file__).parents[2]
+EVIDENCE = ROOT / "evidence"
 README = (EVIDENCE / "README.md").read_text(encoding="utf-8")
 FILES = sorted((EVIDENCE / "measurements").glob("*.jsonl"))
 SCRATCH = "scratch script of 2026-11-22"
@@ -25,11 +27,8 @@ def read(file: Path) -> list[Measurement]:
     return [validate(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-MEASUREMENTS = [
-    pytest.param(measurement, id=f"{file.stem}:{number}")
-    for file in FILES
-    for number, measurement in enumerate(read(file), start=1)
-]
+ROWS = [(f"{file.stem}:{number}", one) for file in FILES for number, one in enumerate(read(file), start=1)]
+MEASUREMENTS = [pytest.param(measurement, id=name) for name, measurement in ROWS]
 
 
 def point_of(measurement: Measurement) -> Point:
@@ -103,3 +102,45 @@ def test_every_field_of_a_measurement_is_explained() -> None:
     cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
     explained = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     assert sorted(explained) == sorted(Measurement.model_fields)
+
+
+def test_the_changelog_and_the_table_count_the_rows_and_the_points_that_are_committed() -> None:
+    rows = [measurement for _, measurement in ROWS]
+    points = {(row.point, row.gpu) for row in rows}
+    assert f"`evidence/`: {len(rows)} rows, {len(points)} distinct points," in (ROOT / "CHANGELOG.md").read_text()
+    table = (ROOT / "docs" / "evidence.md").read_text().split("## What was measured")[1].split("##")[0]
+    counts = re.findall(r"\| (\d+) \| (\d+) \| \d+ \|", table)
+    assert [sum(int(pair[i]) for pair in counts) for i in (0, 1)] == [len(rows), len(points)]
+
+
+SEVERAL_STEPS = [pytest.param(row, id=name) for name, row in ROWS if row.outcome == "ok" and len(row.steps) > 2]
+
+
+@pytest.mark.parametrize("row", SEVERAL_STEPS)
+def test_from_the_second_step_on_memory_repeats_as_the_manual_says(row: Measurement) -> None:
+    """To the byte, but where routing moves rows between experts (docs/probing.md)."""
+    peaks = {step.peak_allocated_bytes or 0 for step in row.steps[1:]}
+    routed = resolve_model(row.job["model"], offline=True).architecture.is_moe
+    assert max(peaks) - min(peaks) <= (8 * 2**20 if routed else 0)
+
+
+FRESH = [
+    pytest.param(Row(measured=row), id=name)
+    for name, row in ROWS
+    if row.lengths_before == () and row.host and row.host.pinned_reserved_bytes is not None
+]
+
+
+@pytest.mark.parametrize("row", FRESH)
+def test_pinned_host_memory_of_a_fresh_process_is_what_was_estimated(row: Row) -> None:
+    """Within 2 parts in a thousand; where nothing is offloaded the allocator's own buffers are under 1 MiB."""
+    host = row.measured.host
+    assert host
+    assert host.pinned_reserved_bytes is not None
+    planned = row.estimate.host_bytes.pinned
+    assert host.pinned_reserved_bytes == pytest.approx(planned, rel=0.002, abs=2**20)
+    assert bool(planned) == bool(row.measured.ran.inputs_offloaded)
+
+
+def test_runs_of_fresh_processes_show_what_they_pinned() -> None:
+    assert len(FRESH) >= 17
