@@ -21,7 +21,7 @@ from probes.measurement import Measurement
 from probes.points import Point, parse_point
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "skills" / "ctxplan" / "SKILL.md"]
 PROBING = (ROOT / "docs" / "probing.md").read_text(encoding="utf-8")
 TIER = {
     "model": "unsloth/Llama-3.3-70B-Instruct-bnb-4bit",

@@ -43,6 +43,7 @@ def test_the_errors_that_the_readme_claims_are_what_the_evidence_gives() -> None
         if row.path in errors and row.is_training and not row.double_buffer_off:
             expected = row.estimate.peak_allocated_bytes.expected
             errors[row.path].append(abs(off_by(expected, row.data["peak_allocated_bytes"])))
+    assert f"two paths that it models line by line, {' and '.join(f'`{path}`' for path in errors)}," in README
     assert all(len(found) > 30 for found in errors.values())
     assert all(statistics.median(found) < 0.001 for found in errors.values()), errors
     assert all(max(found) < 0.02 for found in errors.values()), errors

@@ -1,24 +1,27 @@
-"""``ctxplan preflight``: check a launcher's config before it is run."""
+"""``ctxplan preflight``: check launchers' configs before they are run."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from app.cli.jobs import Json, Offline
-from app.cli.output import print_json, print_text, show
+from app.cli.output import BAD_INPUT, DOES_NOT_FIT, DONE, UNCERTAIN, print_json, print_text, show
 from app.cli.planner import planner
 from app.readers import TOOLS, ConfigError, Place
 from estimator.errors import CtxplanError, JobError
 from estimator.job import RULES
 
 if TYPE_CHECKING:
-    from app.preflight import Preflight, TokenReport
+    from app.preflight import Preflight, Question, TokenReport
+    from ctxplan import Planner
 
 Format = Literal["text", "json", "github"]
 FailOn = Literal["uncertain", "does_not_fit"]
@@ -27,9 +30,13 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
-Config = Annotated[
-    str,
-    typer.Argument(metavar="CONFIG|-", show_default=False, help="The config, YAML or JSON; - reads standard input."),
+WORST_LAST = (DONE, UNCERTAIN, DOES_NOT_FIT, BAD_INPUT)
+"""Exit codes of several configs: one that has no answer outweighs any answer."""
+VERDICTS_WORST_LAST = ("fits", "uncertain", "does_not_fit", "unreadable")
+
+Configs = Annotated[
+    list[str],
+    typer.Argument(metavar="CONFIG|-", show_default=False, help="Configs, YAML or JSON; - reads standard input."),
 ]
 Gpu = Annotated[
     str | None,
@@ -67,8 +74,31 @@ def register(application: typer.Typer) -> None:
     application.command("preflight")(preflight)
 
 
+class Outcome(NamedTuple):
+    """What became of one config: an answer, or why there is none."""
+
+    file: str
+    answer: Preflight | None = None
+    error: CtxplanError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return BAD_INPUT if self.answer is None else self.answer.exit_code
+
+    @property
+    def verdict(self) -> str:
+        return "unreadable" if self.answer is None else self.answer.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer; of a config that has none, its file, its exit code and the error."""
+        if self.answer is not None:
+            return self.answer.to_json()
+        missing = {"verdict": self.verdict, "exit_code": self.exit_code, "config": {"file": self.file}}
+        return {**missing, "error": str(self.error)}
+
+
 def preflight(
-    config: Config,
+    configs: Configs,
     gpu: Gpu = None,
     model: Model = None,
     tool: Tool = None,
@@ -81,17 +111,17 @@ def preflight(
     strict: Strict = False,
     offline: Offline = False,
 ) -> None:
-    """Check a config of Unsloth, TRL, Axolotl or LLaMA-Factory, or a job: does it fit, and what stands out.
+    """Check configs of Unsloth, TRL, Axolotl or LLaMA-Factory, or jobs: do they fit, and what stands out.
 
-    Exit codes: 0 fits, 1 does not fit, 2 unreadable, 3 uncertain (0 with --fail-on does_not_fit).
+    Exit codes: 0 fits, 1 does not fit, 2 unreadable, 3 uncertain (0 with --fail-on does_not_fit). Of several configs,
+    the worst: 2, then 1, then 3.
     """
     output = "json" if as_json else output
-    file = "standard input" if config == "-" else config
     try:
-        from app.preflight import Question, check
+        from app.preflight import Question
 
-        question = Question(
-            reading=_read(config, file, tool),
+        asked = partial(
+            Question,
             gpu=_gpu(gpu),
             model=None if model is None else RULES["model"].parse("--model", model),
             host_ram_bytes=_checked("host_ram_bytes", "--host-ram", _bytes(host_ram)),
@@ -100,34 +130,91 @@ def preflight(
             strict=strict,
             fail_on=fail_on,
         )
-        answer = check(question, planner(offline=offline))
+        shared = planner(offline=offline)
     except CtxplanError as error:
         if output == "github":
-            from app.preflight.github import annotation_of_error
-
-            print_text(annotation_of_error(error, file).command() + "\n")
+            _annotate([Outcome(_named(configs[0]), error=error)])
         raise
-    _tell(answer, output)
-    raise typer.Exit(answer.exit_code)
+    outcomes = [_outcome(config, tool, asked, shared) for config in configs]
+    _tell(outcomes, output)
+    if len(outcomes) == 1 and outcomes[0].error is not None:
+        raise outcomes[0].error
+    raise typer.Exit(max((outcome.exit_code for outcome in outcomes), key=WORST_LAST.index))
 
 
-def _tell(answer: Preflight, output: Format) -> None:
+def _outcome(config: str, tool: str | None, asked: Callable[..., Question], shared: Planner) -> Outcome:
+    from app.preflight import check
+
+    file = _named(config)
+    try:
+        return Outcome(file, answer=check(asked(reading=_read(config, file, tool)), shared))
+    except CtxplanError as error:
+        return Outcome(file, error=error)
+
+
+def _named(config: str) -> str:
+    return "standard input" if config == "-" else config
+
+
+def _tell(outcomes: list[Outcome], output: Format) -> None:
+    """Answer in the format that is asked for; what has no answer is told on standard error as well, where it is one
+    of several (the error of a single config ends the command, which tells it)."""
     if output == "json":
-        print_json(answer.to_json())
+        _tell_json(outcomes)
     elif output == "github":
-        from app.preflight.github import append_summary, remarks, summary
+        _annotate(outcomes)
+        _summarise([outcome.answer for outcome in outcomes if outcome.answer])
+    for number, outcome in enumerate(outcomes):
+        if outcome.answer and output == "text":
+            _show(outcome.answer, first=number == 0)
+        if outcome.error and len(outcomes) > 1:
+            typer.echo(f"ctxplan: error: {outcome.error}", err=True)
 
-        print_text("".join(annotation.command() + "\n" for annotation in remarks(answer)))
-        path = os.environ.get(SUMMARY)
-        if path:
-            try:
-                append_summary(Path(path), summary(answer))
-            except OSError as error:
-                typer.echo(f"ctxplan: {SUMMARY} cannot be written: {error.strerror}", err=True)
-    else:
-        from app.preflight.text import render_preflight
 
-        show(lambda paper: render_preflight(answer, paper))
+def _show(answer: Preflight, *, first: bool) -> None:
+    from app.preflight.text import render_preflight
+
+    if not first:
+        typer.echo(err=True)
+    show(lambda paper: render_preflight(answer, paper))
+
+
+def _tell_json(outcomes: list[Outcome]) -> None:
+    if len(outcomes) > 1:
+        verdict = max((outcome.verdict for outcome in outcomes), key=VERDICTS_WORST_LAST.index)
+        exit_code = max((outcome.exit_code for outcome in outcomes), key=WORST_LAST.index)
+        items = [outcome.to_json() for outcome in outcomes]
+        print_json({"verdict": verdict, "exit_code": exit_code, "items": items})
+    elif outcomes[0].answer:
+        print_json(outcomes[0].to_json())
+
+
+def _annotate(outcomes: list[Outcome]) -> None:
+    """Annotations of all configs, every verdict before any detail: GitHub shows the first ten of a kind in a step."""
+    from app.preflight.github import annotation_of_error, remarks
+
+    verdicts, details = [], []
+    for outcome in outcomes:
+        if outcome.answer:
+            verdict, *others = remarks(outcome.answer)
+            verdicts.append(verdict)
+            details += others
+        elif outcome.error:
+            verdicts.append(annotation_of_error(outcome.error, outcome.file))
+    print_text("".join(annotation.command() + "\n" for annotation in (*verdicts, *details)))
+
+
+def _summarise(answers: list[Preflight]) -> None:
+    from app.preflight.github import append_summary, summary
+
+    path = os.environ.get(SUMMARY)
+    if not path:
+        return
+    try:
+        for answer in answers:
+            append_summary(Path(path), summary(answer))
+    except OSError as error:
+        typer.echo(f"ctxplan: {SUMMARY} cannot be written: {error.strerror}", err=True)
 
 
 def _read(config: str, file: str, tool: str | None) -> Any:
