@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CapacityLimiter, to_thread
 
+from app.calibration_database import DatabaseStore
+from app.database.url import read_url
 from app.metrics import Metrics
 from app.settings import Settings
 from ctxplan import Planner
@@ -105,6 +107,27 @@ class Calibrations:
             with suppress(asyncio.CancelledError):
                 await watch
 
+    @property
+    def calibration(self) -> Calibration:
+        """The one that answers now."""
+        return self._planner.calibration
+
+    def known(self) -> tuple[bool, list[dict[str, Any]]]:
+        """Whether the active one is the release's, and the rows that are kept of it. To be called in a thread."""
+        history = self._store.history()
+        is_shipped = not history or history[-1].id == SHIPPED
+        return is_shipped, [] if is_shipped else list(self._store.measurements(history[-1].id))
+
+    def keep(self, calibration: Calibration, documents: Iterable[Mapping[str, Any]]) -> bool:
+        """Keep a calibration with its rows; False where it was here. To be called in a thread."""
+        new = self._store.put(calibration)
+        self._store.keep_measurements(calibration.id, documents)
+        return new
+
+    def make_active(self, id: str, *, why: str) -> None:
+        """Answer with a calibration from now on. To be called in a thread."""
+        self._activated(self._store.activate(id, why=why, at=self._clock()))
+
     async def page(self, *, limit: int, after: str | None) -> dict[str, Any]:
         """Some of the calibrations, the newest first. Raises UnknownCalibration for what is to begin it."""
         return await to_thread.run_sync(self._page, limit, after)
@@ -112,6 +135,10 @@ class Calibrations:
     async def summary(self, id: str) -> dict[str, Any]:
         """One of them. Raises UnknownCalibration, CalibrationError."""
         return await to_thread.run_sync(lambda: summary(self._store.get(id)))
+
+    async def document(self, id: str) -> Calibration:
+        """One of them as it is, its residuals included. Raises as `summary`."""
+        return await to_thread.run_sync(self._store.get, id)
 
     async def active(self) -> dict[str, Any]:
         """The one that answers, with its activation and what was noted beyond its bound."""
@@ -227,7 +254,7 @@ def open_calibrations(
 ) -> Calibrations:
     """The service's calibrations, the active one in use. Raises CalibrationError where its document was changed."""
     opened = Calibrations(
-        FileStore(settings.calibrations),
+        store_of(settings),
         planner,
         models=Planner(offline=True, allow_local=settings.allow_local_models),
         allowed=settings.allow_calibration,
@@ -237,6 +264,14 @@ def open_calibrations(
     )
     opened.refresh()
     return opened
+
+
+def store_of(settings: Settings) -> CalibrationStore:
+    """Where the calibrations are: in the database that replicas share, else in the directory that the command line of
+    this machine uses as well."""
+    if settings.calibrations is None and read_url(settings.database_url).drivername.startswith("postgresql"):
+        return DatabaseStore(settings.database_url)
+    return FileStore(settings.calibrations)
 
 
 def parse_body(data: Any) -> Mapping[str, Any]:

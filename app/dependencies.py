@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -12,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.jobs.service import Jobs
 from app.jsontext import read_json
 from app.plans import Plans
+from app.security import Needs
 from estimator import Job, parse_job
 
 
@@ -40,6 +42,12 @@ def plans_of(request: Request) -> Plans:
     return plans
 
 
+def jobs_of(request: Request) -> Jobs:
+    """The application's queue."""
+    jobs: Jobs = request.state.jobs
+    return jobs
+
+
 JobEndpoint = Callable[..., Coroutine[Any, Any, Response]]
 
 JobBody = Annotated[Job, Depends(job_of_body)]
@@ -49,17 +57,22 @@ JobBody = Annotated[Job, Depends(job_of_body)]
 class JobRoute(APIRoute):
     """A route whose endpoint takes the request and its job, and nothing else.
 
-    The job is read once, here: to solve the one dependency in general costs as much as a plan.
+    The job is read once, here, after what the route needs of who asks: to solve the dependencies in general costs as
+    much as a plan.
     """
 
     def __init__(self, path: str, endpoint: JobEndpoint, **options: Any) -> None:
         super().__init__(path, endpoint, **options)
-        self.app = _answering(endpoint)
+        self.app = _answering(endpoint, [one.dependency for one in self.dependencies])
 
 
-def _answering(endpoint: JobEndpoint) -> ASGIApp:
+def _answering(endpoint: JobEndpoint, dependencies: Sequence[Any]) -> ASGIApp:
+    needs = [one for one in dependencies if isinstance(one, Needs)]
+
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
+        for need in needs:
+            await need(request)
         response = await endpoint(request=request, job=await job_of_body(request))
         await response(scope, receive, send)
 

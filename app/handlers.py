@@ -6,6 +6,8 @@ from http import HTTPStatus
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,6 +29,8 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(CtxplanError, _library_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
+    for gone in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(gone, _database_gone)
 
 
 def _library_error(request: Request, error: Exception) -> Response:
@@ -50,3 +54,9 @@ def _http_error(request: Request, error: Exception) -> Response:
     # Starlette's own detail is the status in words, which the title says already.
     detail = KINDS[code].explanation if error.detail == HTTPStatus(error.status_code).phrase else error.detail
     return problem(request.scope, code, detail, status=error.status_code, headers=error.headers)
+
+
+def _database_gone(request: Request, error: Exception) -> Response:
+    line = str(error).splitlines()[0]
+    request.state.log.warning("the database failed", request_id=request.state.request_id, detail=line)
+    return problem(request.scope, "queue-unavailable", "the database does not answer; the log has the cause")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from threading import Event
 
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
+from app.backend import Backend
 from app.calibrations import open_calibrations
 from app.handlers import install_handlers
+from app.jobs.background import Background
+from app.jobs.service import Jobs
 from app.limits import BodyLimit
 from app.logs import make_logger
 from app.metrics import Metrics
@@ -18,7 +22,27 @@ from app.openapi import install_openapi
 from app.pages import STATIC
 from app.plans import Plans
 from app.routers import calibrations as calibration_routes
-from app.routers import estimates, gpus, health, max_context, models, pages, plans, preflight, scripts, tiers, tokens
+from app.routers import (
+    campaigns,
+    estimates,
+    evidence_pages,
+    gpus,
+    health,
+    leases,
+    max_context,
+    measurements,
+    models,
+    pages,
+    planner,
+    plans,
+    preflight,
+    probe_jobs,
+    scripts,
+    tiers,
+    tokens,
+    workers,
+)
+from app.security import Gate, keys_are_required
 from app.settings import Settings
 from app.state import State
 from app.tokens.service import TokenCounts
@@ -39,7 +63,14 @@ ROUTERS = (
     tiers,
     tokens,
     calibration_routes,
+    probe_jobs,
+    leases,
+    measurements,
+    campaigns,
+    workers,
     health,
+    planner,
+    evidence_pages,
     pages,
 )
 
@@ -53,14 +84,31 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Before anything is served: a broken active calibration is a fault of the set-up, and says so.
     calibrations = open_calibrations(settings, planner, metrics=metrics, log=log)
 
+    stopping = Event()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        planning = Plans(planner, lookup_threads=settings.lookup_threads)
-        counts = TokenCounts(offline=not settings.allow_hub, allow_local=settings.allow_local_models)
-        async with calibrations.watched(settings.calibration_refresh_seconds):
-            yield State(plans=planning, calibrations=calibrations, tokens=counts, metrics=metrics, log=log)
+        backend = Backend(settings, log=log)
+        known = Planner(offline=True, allow_local=settings.allow_local_models)
+        jobs = Jobs(backend, planner, calibrations, settings, models=known)
+        background = Background(jobs, seconds=settings.sweep_seconds, log=log)
+        watched = calibrations.watched(settings.calibration_refresh_seconds)
+        async with watched, backend.opened(), background.running():
+            yield State(
+                plans=Plans(planner, lookup_threads=settings.lookup_threads),
+                calibrations=calibrations,
+                backend=backend,
+                gate=Gate(backend, required=keys_are_required(settings.host, settings.require_keys)),
+                jobs=jobs,
+                event_seconds=settings.event_seconds,
+                stopping=stopping,
+                tokens=TokenCounts(offline=not settings.allow_hub, allow_local=settings.allow_local_models),
+                metrics=metrics,
+                log=log,
+            )
 
     app = _application(lifespan)
+    app.state.stopping = stopping
     install_handlers(app)
     # The last one added is the outermost: Observe sees everything, a refused body included.
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)

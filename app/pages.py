@@ -1,14 +1,22 @@
-"""HTML pages that load nothing from anywhere else."""
+"""HTML pages that load nothing from anywhere else, from the templates in ``app/templates/page``."""
 
 from __future__ import annotations
 
-from html import escape
+import hashlib
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-STATIC = Path(__file__).parent / "static"
-_POLICY = "; ".join(
+from app.page.words import FILTERS
+from ctxplan import __version__
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
@@ -16,25 +24,48 @@ _POLICY = "; ".join(
         "img-src 'self' data:",
         "connect-src 'self'",
         "base-uri 'none'",
-        "form-action 'none'",
+        "form-action 'self'",
         "frame-ancestors 'none'",
     )
 )
+HEADERS = {
+    "content-security-policy": POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "vary": "accept",
+    "cache-control": "no-cache",
+}
 
 
-def page(title: str, body: str, *, head: str = "") -> HTMLResponse:
-    """A page with a policy that lets only this service's own scripts and styles run."""
-    html = (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n{head}</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
+def page(template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> HTMLResponse:
+    """A page, or a part of one, with a policy that lets only this service's own scripts and styles run.
+
+    Args:
+        template: a file of ``app/templates/page``. headers: beside those that every page has.
+    """
+    html = _environment().get_template(template).render(values)
+    return HTMLResponse(html, status_code=status, headers={**HEADERS, **(headers or {})})
+
+
+def asset(name: str) -> str:
+    """Where a static file is served, with a mark of its content: a new release is never shown with old styles."""
+    return f"/static/{name}?{_digest(name)}"
+
+
+@cache
+def _digest(name: str) -> str:
+    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates" / "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return HTMLResponse(
-        html,
-        headers={
-            "content-security-policy": _POLICY,
-            "referrer-policy": "no-referrer",
-            "x-content-type-options": "nosniff",
-        },
-    )
+    environment.filters.update(FILTERS)
+    environment.globals.update(asset=asset, version=__version__)
+    return environment

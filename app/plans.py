@@ -3,9 +3,9 @@ runs where it is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
@@ -16,6 +16,8 @@ from ctxplan.planning import Planner
 from estimator import Estimate, Job, MaxContext
 from estimator.advise import Advice
 from estimator.resolve import Trainer
+
+Asked = TypeVar("Asked")
 
 
 class Plans:
@@ -50,6 +52,10 @@ class Plans:
     async def preflight(self, question: Question) -> Preflight:
         """Whether a config's job fits: tens of milliseconds, so in a thread. Raises CtxplanError."""
         return await to_thread.run_sync(check, question, self._planner, limiter=self._lookups)
+
+    async def ask(self, model: str | Mapping[str, Any], question: Callable[[Planner, ModelFacts], Asked]) -> Asked:
+        """Answer several things of one model at once, in a thread. Raises CtxplanError."""
+        return await to_thread.run_sync(question, self._planner, await self._facts(model))
 
     async def _facts(self, model: str | Mapping[str, Any]) -> ModelFacts:
         if isinstance(model, str) and (remembered := self._planner.remembered(model)) is not None:

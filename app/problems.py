@@ -121,8 +121,53 @@ KINDS: Mapping[str, Kind] = {
             "finite, nesting and numbers of a sane size. The detail gives the line and column."
         ),
     ),
+    "invalid-point": Kind(
+        status=422,
+        title="The point cannot be measured as it was written",
+        explanation=(
+            "A point is a job and how its steps are run, as `ctxplan probe` takes it. `errors` names the key and says "
+            "what is allowed."
+        ),
+    ),
+    "invalid-submission": Kind(
+        status=422,
+        title="The request of the queue cannot be taken as it was written",
+        explanation=(
+            "A key of the body is unknown, missing or out of its range. `errors` names it and says what is allowed. "
+            "docs/queue.md has every body."
+        ),
+    ),
+    "invalid-cursor": Kind(
+        status=422,
+        title="The cursor is of no page of this listing",
+        explanation="Give the `next` of the page before, with the same filters.",
+    ),
+    "wrong-point": Kind(
+        status=422,
+        title="The measurement is not of its point",
+        explanation=(
+            "A measurement names the digest of its point, and for a lease that of the point that was leased, with the "
+            "same job and the same way to run it. The job goes on as it was; `errors` names what differs."
+        ),
+    ),
     "bad-request": Kind(
         status=400, title="The request cannot be read", explanation="The request is malformed as HTTP."
+    ),
+    "unauthenticated": Kind(
+        status=401,
+        title="An API key is needed",
+        explanation=(
+            "Send `Authorization: Bearer ctxp_...`. `ctxplan keys create` makes a key. One that is none, has expired "
+            "or was revoked is refused without saying which."
+        ),
+    ),
+    "missing-scope": Kind(
+        status=403,
+        title="The key may not do this",
+        explanation=(
+            "A key has scopes: `plan` for planning, `measure` for submitting jobs and measurements, `work` for "
+            "workers, `admin` for what changes every answer. The detail names the one that is missing."
+        ),
     ),
     "not-allowed": Kind(
         status=403,
@@ -136,6 +181,16 @@ KINDS: Mapping[str, Kind] = {
         status=404,
         title="There is no such calibration",
         explanation="GET /v1/calibrations lists them. An id may be abbreviated to digits that begin no other.",
+    ),
+    "unknown-job": Kind(status=404, title="There is no such job", explanation="GET /v1/probe-jobs lists the jobs."),
+    "unknown-campaign": Kind(
+        status=404, title="There is no such campaign", explanation="GET /v1/campaigns lists the campaigns."
+    ),
+    "unknown-worker": Kind(
+        status=404, title="There is no such worker", explanation="GET /v1/workers lists the workers that were seen."
+    ),
+    "unknown-measurement": Kind(
+        status=404, title="There is no such measurement", explanation="GET /v1/measurements lists the measurements."
     ),
     "not-found": Kind(
         status=404,
@@ -151,6 +206,24 @@ KINDS: Mapping[str, Kind] = {
         status=409,
         title="No calibration was active before",
         explanation="The shipped calibration is active, and it is the first.",
+    ),
+    "idempotency-conflict": Kind(
+        status=409,
+        title="The idempotency key stands for another request",
+        explanation="The same key was used with another body. A new request needs a new key.",
+    ),
+    "state-conflict": Kind(
+        status=409,
+        title="The job or the campaign is past this",
+        explanation="What has ended cannot be cancelled, what succeeded is not tried again. The detail has the state.",
+    ),
+    "lease-lost": Kind(
+        status=409,
+        title="The lease is not the job's, or no longer",
+        explanation=(
+            "It ran out, the job was cancelled or leased anew, or the token is another's. A result that comes late is "
+            "kept aside and counted nowhere. Stop the probe; nothing more is to be sent for this lease."
+        ),
     ),
     "body-too-large": Kind(
         status=413,
@@ -184,6 +257,14 @@ KINDS: Mapping[str, Kind] = {
         explanation=(
             "The directory of calibrations is on a disk that is full, read-only or gone. Plans are answered all the "
             "same."
+        ),
+    ),
+    "queue-unavailable": Kind(
+        status=503,
+        title="The database cannot be reached",
+        explanation=(
+            "Jobs, measurements and API keys are in the database of CTXPLAN_DATABASE_URL, which cannot be opened, read "
+            "or written. Plans that need no key are answered all the same."
         ),
     ),
     "not-ready": Kind(

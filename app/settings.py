@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -22,6 +22,28 @@ class Settings(BaseSettings):
 
     database_url: str = "sqlite+aiosqlite:///ctxplan.db"
     """Where jobs, measurements, calibrations and keys are kept: a SQLite file, or PostgreSQL for several replicas."""
+
+    require_keys: bool | None = None
+    """Whether every request needs an API key. By default on every address but loopback; `false` there leaves it to
+    whatever stands in front of the service."""
+
+    keys_secret: SecretStr | None = Field(default=None, min_length=32)
+    """What API keys are hashed with, the same for all replicas. By default a file's, made on first use."""
+
+    keys_secret_file: Path | None = None
+    """That file; by default beside SQLite's own, with `.secret` added to its name."""
+
+    lease_seconds: int = Field(default=60, ge=5, le=3600)
+    """How long a worker may be silent over a job before another may have it."""
+
+    probe_time_limit_seconds: int = Field(default=1800, ge=10, le=86_400)
+    """What a worker is told that one point may take."""
+
+    sweep_seconds: float = Field(default=5.0, ge=0.02, le=3600)
+    """How often leases that ran out are ended and campaigns whose jobs have ended are fitted."""
+
+    event_seconds: float = Field(default=1.0, ge=0.02, le=60)
+    """How often the events of a campaign look for what has changed."""
 
     max_body_bytes: int = Field(default=2**20, ge=1024, le=2**30)
     """A larger request body is refused before it is held."""

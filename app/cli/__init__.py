@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import advise, calibrate, catalogue, plan, preflight, probe, script, search, serve, tier, tokens
+from app.cli import advise, calibrate, catalogue, keys, plan, preflight, probe, script, search, serve, tier, tokens
 from app.cli.output import run
 from ctxplan import __version__
 
@@ -23,7 +23,7 @@ application = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (plan, advise, preflight, script, catalogue, serve, probe, search, tier, tokens, calibrate):
+for group in (plan, advise, preflight, script, catalogue, serve, probe, search, tier, tokens, calibrate, keys):
     group.register(application)
 
 

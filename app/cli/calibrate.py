@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli import design
+from app.cli import campaign, design
 from app.cli.fallback import FallbackGroup
 from app.cli.jobs import Json
 from app.cli.output import DONE, UNCERTAIN, leave, print_json
@@ -62,6 +62,7 @@ def register(application: typer.Typer) -> None:
     ):
         group.command(name)(command)
     design.register(group)
+    campaign.register(group)
     application.add_typer(group, name="calibrate")
 
 

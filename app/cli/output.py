@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from app.render import Paper
 
-DONE, DOES_NOT_FIT, BAD_INPUT, UNCERTAIN = 0, 1, 2, 3
+DONE, DOES_NOT_FIT, BAD_INPUT, UNCERTAIN, UNREACHABLE = 0, 1, 2, 3, 4
 FAILED = 70
 """A fault of this program (EX_SOFTWARE): none of the answers."""
 

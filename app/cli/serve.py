@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from socket import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,11 @@ from app.cli.output import leave
 from app.listen import listen
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from app.settings import Settings
+
+STOP_SECONDS = 10
 
 
 def register(application: typer.Typer) -> None:
@@ -31,14 +36,15 @@ def serve(
 ) -> None:
     """Serve the plans over HTTP, with interactive documentation at /docs."""
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401
 
         from app.main import create_app
     except ImportError as error:
         leave(f"the service is not installed ({error.name} is missing): pip install 'ctxplan[server]'")
     # The operator's own token would read private repositories for whoever asks.
     os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
-    settings = _settings(host, port)
+    settings = read_settings(host, port)
+    _check_database(settings)
     try:
         # Before the server starts, so that a port in use is a usage error and not a failed server.
         listening = listen(settings.host, settings.port)
@@ -47,17 +53,56 @@ def serve(
     address = listening.getsockname()
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     typer.echo(f"ctxplan: serving on http://{shown}:{address[1]}", err=True)
+    _run(create_app(settings), listening)
+
+
+def _run(app: FastAPI, listening: socket) -> None:
+    """Serve until the process is told to stop, and then end what is still open."""
+    import uvicorn
+
     # log_config None: the service writes its own lines. The server's own warnings still reach standard error.
     config = uvicorn.Config(
-        create_app(settings), log_config=None, log_level="warning", access_log=False, server_header=False
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # The longest that a request may still take once the server is to stop.
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
     # What start-up made lives as long as the process: collections need not walk it again for each few requests.
     gc.collect()
     gc.freeze()
-    uvicorn.Server(config).run(sockets=[listening])
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket] | None = None) -> None:
+            # Who follows a campaign's events would keep the process for as long as it measures.
+            app.state.stopping.set()
+            await super().shutdown(sockets)
+
+    Server(config).run(sockets=[listening])
 
 
-def _settings(host: str | None, port: int | None) -> Settings:
+def _check_database(settings: Settings) -> None:
+    """Leave where the database's URL is none, and where keys are needed for an address that others reach and none opens
+    anything: a service that answers nobody, or everybody, is not what was asked for. Planning on loopback needs no
+    database: one that cannot be opened is the queue's problem alone."""
+    from app.cli.keys import count_valid_keys
+    from app.database.url import read_url
+    from app.security import is_loopback, keys_are_required
+
+    read_url(settings.database_url)
+    if is_loopback(settings.host) or not keys_are_required(settings.host, settings.require_keys):
+        return
+    if count_valid_keys(settings) == 0:
+        leave(
+            f"{settings.host} is reached by others, and there is no API key: make one with ctxplan keys create NAME "
+            "--scope plan, or listen on 127.0.0.1; CTXPLAN_REQUIRE_KEYS=false leaves it to what stands in front"
+        )
+
+
+def read_settings(host: str | None = None, port: int | None = None) -> Settings:
+    """The service's settings. Leaves with what is wrong where one of them is none."""
     from pydantic import ValidationError
 
     from app.settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Path, Query
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,6 +24,7 @@ from app.calibration_schemas import (
 from app.calibrations import Calibrations
 from app.dependencies import json_of_body
 from app.openapi import problems
+from app.security import PLAN, Administering, Measuring, Principal
 
 
 class _IdConvertor(Convertor[str]):
@@ -56,18 +57,16 @@ def calibrations_of(request: Request) -> Calibrations:
     return calibrations
 
 
-def changing(request: Request) -> Calibrations:
-    """The same, for a request that changes them. Raises HTTPException where the settings do not allow it."""
+def changed_by(request: Request, principal: Principal) -> Calibrations:
+    """The same, for a request that changes them. Raises HTTPException where the settings do not allow that to whoever
+    reaches the service without a key."""
     calibrations = calibrations_of(request)
-    if not calibrations.allowed:
+    if principal.is_local and not calibrations.allowed:
         raise HTTPException(403, "this server's calibrations are not changed over HTTP (CTXPLAN_ALLOW_CALIBRATION)")
     return calibrations
 
 
-Changing = Annotated[Calibrations, Depends(changing)]
-
-
-@router.get("", responses={200: {"model": Listing}, **problems(404, 422, 503)})
+@router.get("", dependencies=[PLAN], responses={200: {"model": Listing}, **problems(404, 422, 503)})
 async def list_calibrations(request: Request, limit: Limit = 100, after: After = None) -> Response:
     """List the calibrations, the newest first and the shipped one last."""
     return _json(await calibrations_of(request).page(limit=limit, after=after))
@@ -79,13 +78,13 @@ async def list_calibrations(request: Request, limit: Limit = 100, after: After =
     status_code=201,
     responses={201: {"model": FittedAnswer}, 200: {"model": FittedAnswer}, **CHANGING},
 )
-async def fit(request: Request, calibrations: Changing) -> Response:
+async def fit(request: Request, principal: Measuring) -> Response:
     """Fit a calibration to measurements and keep it: 201 where it is new, 200 where it was here already."""
-    made = await calibrations.fit(await json_of_body(request))
+    made = await changed_by(request, principal).fit(await json_of_body(request))
     return _json(made.document, status=201 if made.new else 200)
 
 
-@router.get("/active", responses={200: {"model": ActiveAnswer}, **problems(503)})
+@router.get("/active", dependencies=[PLAN], responses={200: {"model": ActiveAnswer}, **problems(503)})
 async def active(request: Request) -> Response:
     """Show the calibration that every answer is made with, and what was measured beyond its bound."""
     return _json(await calibrations_of(request).active())
@@ -96,18 +95,24 @@ async def active(request: Request) -> Response:
     openapi_extra=ACTIVATION_BODY,
     responses={200: {"model": ActivatedAnswer}, **CHANGING, **problems(404, 409)},
 )
-async def rollback(request: Request, calibrations: Changing) -> Response:
+async def rollback(request: Request, principal: Administering) -> Response:
     """Answer with the calibration that was active before."""
-    return _json(await calibrations.rollback(await json_of_body(request)))
+    return _json(await changed_by(request, principal).rollback(await json_of_body(request)))
 
 
-@router.get("/{id:calibration}", responses={200: {"model": CalibrationAnswer}, **problems(404, 422, 503)})
+@router.get(
+    "/{id:calibration}", dependencies=[PLAN], responses={200: {"model": CalibrationAnswer}, **problems(404, 422, 503)}
+)
 async def show(request: Request, id: Id) -> Response:
     """Show a calibration: what it is from, its coefficients and its bounds."""
     return _json(await calibrations_of(request).summary(id))
 
 
-@router.get("/{id:calibration}/comparison", responses={200: {"model": ComparisonAnswer}, **problems(404, 422, 503)})
+@router.get(
+    "/{id:calibration}/comparison",
+    dependencies=[PLAN],
+    responses={200: {"model": ComparisonAnswer}, **problems(404, 422, 503)},
+)
 async def compare(request: Request, id: Id, other: With) -> Response:
     """Compare a calibration with another: what differs, and how each answers the measurements that are kept of both."""
     return _json(await calibrations_of(request).compare(id, other))
@@ -118,9 +123,9 @@ async def compare(request: Request, id: Id, other: With) -> Response:
     openapi_extra=ACTIVATION_BODY,
     responses={200: {"model": ActivatedAnswer}, **CHANGING, **problems(404)},
 )
-async def activate(request: Request, id: Id, calibrations: Changing) -> Response:
+async def activate(request: Request, id: Id, principal: Administering) -> Response:
     """Answer with a calibration from now on."""
-    return _json(await calibrations.activate(id, await json_of_body(request)))
+    return _json(await changed_by(request, principal).activate(id, await json_of_body(request)))
 
 
 def _json(content: dict[str, Any], *, status: int = 200) -> Response:

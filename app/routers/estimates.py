@@ -10,8 +10,15 @@ from app.answers import json_answer
 from app.dependencies import JobBody, JobRoute, plans_of
 from app.openapi import problems
 from app.schemas import JOB_BODY, EstimateAnswer
+from app.security import PLAN
 
-router = APIRouter(route_class=JobRoute, prefix="/v1/estimates", tags=["plans"], responses=problems(400, 413, 415, 422))
+router = APIRouter(
+    route_class=JobRoute,
+    prefix="/v1/estimates",
+    tags=["plans"],
+    dependencies=[PLAN],
+    responses=problems(400, 413, 415, 422),
+)
 
 
 @router.post("", openapi_extra=JOB_BODY, responses={200: {"model": EstimateAnswer}})

@@ -12,10 +12,11 @@ from app.dependencies import plans_of
 from app.openapi import problems
 from app.problems import problem
 from app.schemas import Health, Readiness
+from app.security import OPEN
 from ctxplan import __version__
 from estimator import Job
 
-router = APIRouter(tags=["operations"], responses=problems())
+router = APIRouter(tags=["operations"], dependencies=[OPEN], responses=problems())
 
 SAMPLE = Job(
     model={

@@ -10,9 +10,14 @@ from app.answers import json_answer
 from app.dependencies import JobBody, JobRoute, plans_of
 from app.openapi import problems
 from app.schemas import JOB_BODY, MaxContextAnswer
+from app.security import PLAN
 
 router = APIRouter(
-    route_class=JobRoute, prefix="/v1/max-context", tags=["plans"], responses=problems(400, 413, 415, 422)
+    route_class=JobRoute,
+    prefix="/v1/max-context",
+    tags=["plans"],
+    dependencies=[PLAN],
+    responses=problems(400, 413, 415, 422),
 )
 
 

@@ -9,8 +9,9 @@ from app.answers import json_answer
 from app.catalogue import models
 from app.openapi import problems
 from app.schemas import Models
+from app.security import PLAN
 
-router = APIRouter(prefix="/v1/models", tags=["catalogue"], responses=problems())
+router = APIRouter(prefix="/v1/models", tags=["catalogue"], dependencies=[PLAN], responses=problems())
 
 
 @router.get("", responses={200: {"model": Models}})

@@ -1,8 +1,6 @@
-"""The pages that a person opens: the index, the interactive documentation, what a problem means."""
+"""The pages that explain: the interactive documentation, and what a problem means."""
 
 from __future__ import annotations
-
-from html import escape
 
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
@@ -13,40 +11,19 @@ from app.answers import json_answer
 from app.openapi import problems
 from app.pages import page
 from app.problems import KINDS
+from app.routers.page_route import PageRoute, wants_html
 from app.schemas import ProblemKind
-from ctxplan import __version__
+from app.security import OPEN
 
-router = APIRouter(tags=["pages"])
+router = APIRouter(route_class=PageRoute, tags=["pages"], dependencies=[OPEN])
 
-_LINKS = (
-    ("/docs", "The HTTP interface, to read and to try"),
-    ("/openapi.json", "The same as an OpenAPI document"),
-    ("/v1/models", "The models that are known"),
-    ("/v1/gpus", "The GPUs that are known"),
-    ("/v1/tiers", "Claims about long contexts, and their evidence"),
-    ("/readyz", "Whether the service can plan"),
-    ("/metrics", "What it has done"),
-)
-_DOCS_HEAD = (
-    '<link rel="stylesheet" href="/static/swagger-ui/swagger-ui.css">\n'
-    '<script src="/static/swagger-ui/swagger-ui-bundle.js" defer></script>\n'
-    '<script src="/static/docs.js" defer></script>\n'
-)
-
-
-@router.get("/", include_in_schema=False)
-async def index() -> Response:
-    """The way to everything else."""
-    items = "\n".join(f'<li><a href="{link}">{link}</a> {escape(text)}</li>' for link, text in _LINKS)
-    question = "Will this fine-tune fit, and how long a context can it have?"
-    body = f"<h1>ctxplan {escape(__version__)}</h1>\n<p>{question}</p>"
-    return page("ctxplan", f"{body}\n<ul>\n{items}\n</ul>")
+JSON = ".json"
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs() -> Response:
     """Swagger UI, from files that travel with the service."""
-    return page("ctxplan: HTTP interface", '<div id="swagger-ui"></div>', head=_DOCS_HEAD)
+    return page("docs.html")
 
 
 @router.get(
@@ -58,11 +35,12 @@ async def docs() -> Response:
     },
 )
 async def problem_kind(request: Request, code: str) -> Response:
-    """Explain a problem's `type`: a page for a browser, JSON for a program."""
+    """Explain a problem's `type`: a page for a browser, JSON for a program and where `.json` ends the address."""
+    is_json = code.endswith(JSON) or not wants_html(request)
+    code = code.removesuffix(JSON)
     kind = KINDS.get(code)
     if kind is None:
         raise HTTPException(404, "no problem has this code")
-    if "text/html" in request.headers.get("accept", ""):
-        head = f"<h1>{escape(kind.title)}</h1>\n<p>{kind.status} <code>{escape(code)}</code></p>"
-        return page(kind.title, f"{head}\n<p>{escape(kind.explanation)}</p>")
+    if not is_json:
+        return page("problem.html", kind=kind, code=code, detail=None)
     return json_answer({"code": code, "status": kind.status, "title": kind.title, "explanation": kind.explanation})

@@ -13,9 +13,10 @@ from app.answers import json_answer
 from app.dependencies import JobBody, plans_of
 from app.openapi import problems
 from app.schemas import JOB_BODY
+from app.security import PLAN
 from estimator.advise.plan import MOST_ASKED, MOST_PROPOSALS
 
-router = APIRouter(prefix="/v1/plans", tags=["plans"], responses=problems(400, 413, 415, 422))
+router = APIRouter(prefix="/v1/plans", tags=["plans"], dependencies=[PLAN], responses=problems(400, 413, 415, 422))
 
 Trainer = Annotated[
     Literal["sft", "loop"] | None,

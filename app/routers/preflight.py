@@ -12,8 +12,9 @@ from app.dependencies import json_of_body, plans_of
 from app.openapi import problems
 from app.preflight.request import read_request
 from app.preflight.schemas import PREFLIGHT_BODY, PreflightAnswer
+from app.security import PLAN
 
-router = APIRouter(prefix="/v1/preflight", tags=["plans"], responses=problems(400, 413, 415, 422))
+router = APIRouter(prefix="/v1/preflight", tags=["plans"], dependencies=[PLAN], responses=problems(400, 413, 415, 422))
 
 
 @router.post("", openapi_extra=PREFLIGHT_BODY, responses={200: {"model": PreflightAnswer}})

@@ -12,8 +12,15 @@ from app.answers import json_answer
 from app.dependencies import JobBody, JobRoute, plans_of
 from app.openapi import problems
 from app.schemas import JOB_BODY, ScriptAnswer
+from app.security import PLAN
 
-router = APIRouter(route_class=JobRoute, prefix="/v1/scripts", tags=["plans"], responses=problems(400, 413, 415, 422))
+router = APIRouter(
+    route_class=JobRoute,
+    prefix="/v1/scripts",
+    tags=["plans"],
+    dependencies=[PLAN],
+    responses=problems(400, 413, 415, 422),
+)
 
 PYTHON = "text/x-python"
 _ANSWER: dict[int | str, dict[str, Any]] = {

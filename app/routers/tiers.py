@@ -9,10 +9,11 @@ from starlette.responses import Response
 from app.answers import json_answer
 from app.openapi import problems
 from app.schemas import TierAnswer, Tiers
+from app.security import PLAN
 from app.tiers import listed, shown
 from ctxplan.tiers import UnknownTier
 
-router = APIRouter(prefix="/v1/tiers", tags=["catalogue"], responses=problems())
+router = APIRouter(prefix="/v1/tiers", tags=["catalogue"], dependencies=[PLAN], responses=problems())
 
 
 @router.get("", responses={200: {"model": Tiers}})

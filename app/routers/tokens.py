@@ -9,11 +9,12 @@ from starlette.responses import Response
 from app.answers import json_answer
 from app.dependencies import json_of_body
 from app.openapi import problems
+from app.security import PLAN
 from app.tokens.question import parse_question
 from app.tokens.schemas import TOKENS_BODY, TokensAnswer
 from app.tokens.service import TokenCounts
 
-router = APIRouter(prefix="/v1/tokens", tags=["documents"], responses=problems(400, 413, 415, 422))
+router = APIRouter(prefix="/v1/tokens", tags=["documents"], dependencies=[PLAN], responses=problems(400, 413, 415, 422))
 
 
 @router.post("", openapi_extra=TOKENS_BODY, responses={200: {"model": TokensAnswer}})

@@ -28,7 +28,21 @@ def read_rows(data: Any, *, most: int | None = None, key: str = "measurements") 
     """
     if not isinstance(data, list) or not data or (most is not None and len(data) > most):
         raise EvidenceError("is no array of measurements", key=key, allowed=f"1 to {most}" if most else "1 or more")
-    return [_row(document, f"{key}[{number}]") for number, document in enumerate(data)]
+    return [read_row(document, f"{key}[{number}]") for number, document in enumerate(data)]
+
+
+def read_row(document: Any, key: str) -> Measurement:
+    """One measurement. Raises EvidenceError; the key says where in the caller's document it stands."""
+    if not isinstance(document, Mapping):
+        raise EvidenceError("is no measurement", key=key, allowed="what ctxplan probe --json prints")
+    try:
+        return validate(document)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join([key, *(str(part) for part in fault["loc"])])
+        raise EvidenceError(str(fault["msg"]), key=where) from None
+    except (KeyError, TypeError) as error:
+        raise EvidenceError(f"is no measurement: {type(error).__name__} {error}", key=key) from None
 
 
 def read_files(files: Iterable[Path]) -> list[Measurement]:
@@ -61,16 +75,3 @@ def committed_rows() -> list[Measurement]:
 def documents_of(rows: Iterable[Measurement]) -> list[dict[str, Any]]:
     """The measurements as plain JSON values."""
     return [row.model_dump(mode="json") for row in rows]
-
-
-def _row(document: Any, key: str) -> Measurement:
-    if not isinstance(document, Mapping):
-        raise EvidenceError("is no measurement", key=key, allowed="what ctxplan probe --json prints")
-    try:
-        return validate(document)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join([key, *(str(part) for part in fault["loc"])])
-        raise EvidenceError(str(fault["msg"]), key=where) from None
-    except (KeyError, TypeError) as error:
-        raise EvidenceError(f"is no measurement: {type(error).__name__} {error}", key=key) from None

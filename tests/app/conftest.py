@@ -16,6 +16,7 @@ from tests.app.database.servers import database_url as database_url
 from tests.app.database.servers import empty_url as empty_url
 from tests.app.database.servers import postgres_server as postgres_server
 from tests.app.jobs import MODEL
+from tests.app.measuring import service
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,6 +25,7 @@ def no_calibrations_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("calibrations")
         patch.setenv("CTXPLAN_CALIBRATIONS", str(folder))
+        patch.setenv("CTXPLAN_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('queue') / 'ctxplan.db'}")
         yield folder
 
 
@@ -53,3 +55,10 @@ def server_address(settings: Settings) -> Iterator[tuple[str, int]]:
 @pytest.fixture
 def job() -> dict[str, object]:
     return {"model": MODEL, "max_seq_length": 4096}
+
+
+@pytest.fixture
+def queue_client(database_url: str, tmp_path: Path) -> Iterator[TestClient]:
+    """A service with a queue of its own, on each database."""
+    with service(database_url, tmp_path) as client:
+        yield client

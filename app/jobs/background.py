@@ -1,0 +1,169 @@
+"""What no request asks for: leases that ran out are ended, and campaigns that have measured all are fitted.
+
+Every replica does both. A sweep may run anywhere at any time; a campaign ends once, whoever comes first, and a fit that
+came second is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from anyio import to_thread
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.backend import Backend, QueueUnavailable
+from app.calibrations import Calibrations
+from app.database.calibrations import add_calibration
+from app.database.engine import Database
+from app.jobs import campaigns
+from app.jobs.fitting import NOTHING, Fitted, fit_campaign
+from app.jobs.measurements import accepted_documents
+from app.jobs.service import Jobs
+from app.queue import CampaignState, JobStateConflict
+from app.queue.campaigns import finish_campaign
+from estimator.calibration.document import calibration_to_json
+from estimator.errors import CtxplanError
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+PREFIX = "sha256-"
+
+
+class Background:
+    """The two loops of one process.
+
+    Args:
+        seconds: between two rounds; a job that has ended begins one at once.
+    """
+
+    def __init__(self, jobs: Jobs, *, seconds: float, log: FilteringBoundLogger) -> None:
+        self._jobs = jobs
+        self._seconds = seconds
+        self._log = log
+        self._told: dict[str, str] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the loops until the block ends."""
+        tasks = [
+            asyncio.create_task(self._repeat("sweep", self.sweep, asyncio.Event())),
+            asyncio.create_task(self._repeat("campaigns", self.settle, self._jobs.changed)),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def sweep(self) -> None:
+        """End leases and jobs whose time has passed."""
+        swept = await (await self._jobs.backend.jobs()).sweep()
+        if swept.requeued or swept.failed or swept.expired:
+            self._log.info("swept", requeued=swept.requeued, failed=swept.failed, expired=swept.expired)
+        if swept.failed or swept.expired:
+            self._jobs.changed.set()
+
+    async def settle(self) -> None:
+        """Fit every campaign whose jobs have all ended, and end it."""
+        database = await self._jobs.backend.database()
+        async with database.read() as connection:
+            due = await campaigns.due(connection)
+        for campaign_id in due:
+            await Settling(self._jobs.backend, self._jobs.calibrations, database, self._log).settle(campaign_id)
+
+    async def _repeat(self, name: str, do: Callable[[], Awaitable[None]], wake: asyncio.Event) -> None:
+        while True:
+            wake.clear()
+            try:
+                await do()
+                self._told.pop(name, None)
+            except QueueUnavailable:
+                pass  # said once, where it was opened
+            except (CtxplanError, SQLAlchemyError, OSError) as error:
+                self._tell(name, str(error).splitlines()[0])
+            except Exception:  # a fault of ours ends neither the loop nor the service
+                self._log.exception("a background task failed", task=name)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), self._seconds)
+
+    def _tell(self, name: str, text: str) -> None:
+        if self._told.get(name) != text:
+            self._log.warning("a background task failed", task=name, detail=text)
+        self._told[name] = text
+
+
+class Settling:
+    """Ends campaigns."""
+
+    def __init__(
+        self, backend: Backend, calibrations: Calibrations, database: Database, log: FilteringBoundLogger
+    ) -> None:
+        self._backend = backend
+        self._calibrations = calibrations
+        self._database = database
+        self._log = log
+
+    async def settle(self, campaign_id: int) -> None:
+        """Fit what a campaign has measured, keep and perhaps activate it, and say what became of it."""
+        async with self._database.read(snapshot=True) as connection:
+            kept = await campaigns.get(connection, campaign_id)
+            own = await accepted_documents(connection, campaign_id)
+            known = await accepted_documents(connection) if own else ()
+        if not own:
+            await self._fail(campaign_id, NOTHING)
+            return
+        try:
+            fitted = await to_thread.run_sync(self._fit, own, known)
+            await self._done(campaign_id, kept, fitted)
+        except CtxplanError as error:
+            await self._fail(campaign_id, str(error))
+
+    def _fit(self, own: Any, known: Any) -> Fitted:
+        is_shipped, rows = self._calibrations.known()
+        fitted = fit_campaign(own, [*rows, *known], self._calibrations.calibration, is_shipped=is_shipped)
+        self._calibrations.keep(fitted.calibration, fitted.documents)
+        return fitted
+
+    async def _done(self, campaign_id: int, kept: campaigns.Kept, fitted: Fitted) -> None:
+        calibration = fitted.calibration
+        digest = calibration.id.removeprefix(PREFIX)
+        async with self._database.write_session() as session:
+            document = calibration_to_json(calibration)
+            await add_calibration(session, digest, document, self._backend.clock(), source="campaign")
+        wanted = kept.activate == "always" or (kept.activate == "if_better" and fitted.better)
+        outcome = {
+            "calibration": calibration.id,
+            "points": calibration.points,
+            "better": fitted.better,
+            "why": fitted.why,
+            "activated": wanted,
+            "errors": dict(fitted.errors),
+        }
+        if await self._finish(campaign_id, CampaignState.DONE, outcome, digest) and wanted:
+            why = f"campaign {campaign_id}: {fitted.why}"[:500]
+            await to_thread.run_sync(lambda: self._calibrations.make_active(calibration.id, why=why))
+
+    async def _fail(self, campaign_id: int, why: str) -> None:
+        nothing: dict[str, Any] = {"calibration": None, "points": 0, "better": False, "activated": False, "errors": {}}
+        await self._finish(campaign_id, CampaignState.FAILED, {**nothing, "why": why}, None)
+
+    async def _finish(
+        self, campaign_id: int, state: CampaignState, outcome: Mapping[str, Any], digest: str | None
+    ) -> bool:
+        """Whether it was this process that ended the campaign. What became of it is said in the same transaction."""
+        try:
+            async with self._database.write() as connection:
+                now = self._backend.clock()
+                await finish_campaign(connection, campaign_id, state, now, calibration_id=digest)
+                await campaigns.note(connection, campaign_id, outcome)
+        except JobStateConflict:
+            return False
+        self._log.info("campaign ended", campaign=campaign_id, state=state.value, why=outcome["why"])
+        return True

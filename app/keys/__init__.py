@@ -1,0 +1,5 @@
+"""API keys: who may do what. A key is shown once, when it is made; only its HMAC is kept.
+
+`form` is how a key is written, `secret` what its HMAC is made with, `store` keeps keys in the database and checks those
+that requests bring.
+"""

@@ -1,0 +1,167 @@
+"""What the page draws is to scale, and what it searches is found."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from app.page.answer import Answer, answer_of
+from app.page.bar import bar_of
+from app.page.cards import cards_of
+from app.page.curve import round_up
+from app.page.evidence import LEFT, RIGHT, error_plot, place
+from app.page.query import job_of_query
+from app.page.search import search
+from app.page.terms import GROUPS, group_of, grouped
+from app.page.words import gib, human, signed, thousands
+from ctxplan import Planner
+from ctxplan.calibrations import shipped
+from ctxplan.models import models
+from estimator.calibration.document import STRUCTURAL
+from estimator.errors import CtxplanError
+
+
+@pytest.fixture(scope="module")
+def planner() -> Planner:
+    return Planner(offline=True)
+
+
+@pytest.fixture(scope="module")
+def first(planner: Planner) -> Answer:
+    job = job_of_query([])
+    return answer_of(job, planner, planner.facts(job.model), address="http://host")
+
+
+def test_the_segments_of_the_bar_are_the_terms_to_scale(first: Answer) -> None:
+    bar, estimate = first.bar, first.estimate
+    drawn = [one for one in bar.segments if one.key not in ("rounding", "margin", "free")]
+    assert sorted((one.title, one.bytes) for one in drawn) == sorted((t.name, t.bytes) for t in estimate.terms)
+    assert sum(one.bytes for one in drawn) == estimate.peak_allocated_bytes.expected
+    assert sum(one.width for one in drawn) / bar.room == pytest.approx(
+        estimate.peak_allocated_bytes.expected / estimate.room_bytes, rel=1e-3
+    )
+    for before, after in pairwise(bar.segments):
+        assert after.x == pytest.approx(before.x + before.width, abs=0.002)
+    assert bar.segments[-1].x + bar.segments[-1].width == pytest.approx(bar.room, abs=0.01)
+
+
+def test_a_bar_that_is_too_long_runs_beyond_the_card(planner: Planner) -> None:
+    bar = bar_of(planner.estimate({"model": "Qwen/Qwen3-32B", "gpu": "T4-16GB", "max_seq_length": 4096}))
+    last = bar.segments[-1]
+    assert last.x + last.width > bar.room
+    assert bar.over_bytes
+    assert not bar.free_bytes
+
+
+def test_every_term_of_every_model_has_a_group_and_large_ones_a_telling_one(planner: Planner) -> None:
+    ways: list[dict[str, Any]] = [{}, {"full_finetuning": True}, {"framework": "transformers"}]
+    ways += [{"mode": "generate", "max_new_tokens": 64}, {"use_gradient_checkpointing": False}, {"padding_free": False}]
+    seen = set()
+    for model in models():
+        for way in ways:
+            try:
+                estimate = planner.estimate({"model": model.id, "max_seq_length": 8192, **way})
+            except CtxplanError:
+                continue
+            groups = grouped(estimate.terms)
+            assert sum(one.bytes for one in groups) == estimate.peak_allocated_bytes.expected
+            seen |= {one.group.key for one in groups}
+            rest = next((one.bytes for one in groups if one.group is GROUPS[-1]), 0)
+            assert rest < 0.35 * estimate.peak_allocated_bytes.expected, (model.id, way)
+    assert seen == {group.key for group in GROUPS}
+    assert group_of("mlp_gate_up").key == "mlp"
+    assert group_of("something_new") is GROUPS[-1]
+
+
+def test_the_curve_is_the_planners_and_holds_the_jobs_own_length(first: Answer, planner: Planner) -> None:
+    points = {point.tokens: point for point in first.curve.points}
+    assert points[89_389].expected == first.estimate.needed_bytes.expected
+    assert first.longest.safe in points
+    some = points[first.longest.safe]
+    body = {"model": first.asked.model, "gpu": "H100-80GB", "r": 32, "max_seq_length": some.tokens}
+    assert planner.estimate(body).needed_bytes == (some.expected, some.upper)
+    assert max(points) == first.curve.end >= first.longest.expected
+    assert len(points) >= 40
+
+
+def test_the_drawing_is_to_scale(first: Answer) -> None:
+    drawing = first.drawing
+    assert drawing.job.point.tokens == 89_389
+    assert drawing.job.at == pytest.approx(100 * 89_389 / first.curve.end, abs=0.01)
+    chosen = next(line for line in drawing.lines if line.card.chosen)
+    assert chosen.labelled
+    top = drawing.height * first.estimate.room_bytes / (drawing.height - chosen.y)
+    assert drawing.job.y == pytest.approx(drawing.height * (1 - first.estimate.needed_bytes.expected / top), abs=0.05)
+    assert drawing.strips[0].x == 0
+    assert sum(strip.width for strip in drawing.strips) == pytest.approx(100, abs=0.1)
+    labels = sorted(line.y for line in drawing.lines if line.labelled)
+    assert all(b - a >= 18 for a, b in pairwise(labels))
+
+
+@pytest.mark.parametrize(("value", "rounded"), [(1, 2), (95, 96), (104_000, 120_000), (137_740, 140_000), (4096, 4200)])
+def test_axes_end_at_round_numbers(value: float, rounded: int) -> None:
+    assert round_up(value) == rounded
+
+
+def test_the_cards_table_is_what_the_search_for_the_longest_context_says(planner: Planner) -> None:
+    job = job_of_query([("model", "Qwen/Qwen3-8B"), ("gpu", "A10G-24GB")])
+    rows = cards_of(job, planner, planner.facts(job.model))
+    chosen = next(row for row in rows if row.chosen)
+    assert chosen.gpu == "A10G-24GB"
+    assert [cell.mode for cell in chosen.cells] == ["unsloth", True, False]
+    assert [cell.current for cell in chosen.cells] == [True, False, False]
+    for row in rows:
+        for cell in row.cells:
+            body = {"model": "Qwen/Qwen3-8B", "gpu": row.gpu, "use_gradient_checkpointing": cell.mode}
+            assert cell.safe == planner.max_context(body).safe
+    assert sum(row.chosen for row in rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "first_found"),
+    [
+        ("qwen3 8b", "Qwen/Qwen3-8B"),
+        ("llama 70b", "meta-llama/Llama-3.3-70B-Instruct"),
+        ("QWEN3-0.6", "Qwen/Qwen3-0.6B"),
+    ],
+)
+def test_models_are_found_by_words_in_any_order_and_case(typed: str, first_found: str) -> None:
+    assert first_found in [one.name for one in search(typed)][:2]
+
+
+def test_a_model_is_found_by_another_of_its_names() -> None:
+    dynamic = "Llama-3.3-70B-Instruct-unsloth-bnb"
+    assert [one.name for one in search(dynamic)] == [f"unsloth/{dynamic}-4bit"]
+    assert search("no such model") == ()
+    assert len(search("")) == 12
+    assert search("x" * 100_000) == ()
+
+
+def test_errors_lie_on_one_scale_symmetric_around_none() -> None:
+    assert place(0) == (LEFT + RIGHT) / 2
+    assert place(0.01) - place(0) == pytest.approx(place(0) - place(-0.01), abs=0.002)
+    assert place(-9) == LEFT
+    assert place(9) == RIGHT
+    assert place(0.0001) < place(0.001) < place(0.01) < place(0.1)
+
+
+def test_the_error_plot_has_every_residual_of_the_calibration() -> None:
+    calibration, plot = shipped(), error_plot(shipped())
+    paths = sum(len(found) for name, found in calibration.residuals.items() if "/" not in name)
+    assert sum(len(one.dots) for one in plot.strata) == paths
+    for one in plot.strata:
+        assert one.bound is None or max(dot.error for dot in one.dots) >= one.bound
+        assert abs(one.worst) == max(abs(dot.error) for dot in one.dots)
+    assert error_plot(STRUCTURAL).strata == ()
+
+
+def test_numbers_are_written_with_the_digits_that_matter() -> None:
+    assert [gib(int(size * 2**30)) for size in (0, 0.001, 0.06, 4.771, 69.48, 1234.5)] == [
+        "0.00", "<0.01", "0.06", "4.77", "69.5", "1,234"
+    ]  # fmt: skip
+    assert [thousands(n) for n in (0, 500, 24_000, 1_500_000)] == ["0", "500", "24K", "1.5M"]
+    assert [signed(n) for n in (-0.0000145, 0.00812, 0.0)] == ["−0.001%", "+0.81%", "+0.000%"]
+    assert human("lora_parameters") == "LoRA parameters"
+    assert human("kv_cache") == "KV cache"
