@@ -109,15 +109,15 @@ document.addEventListener("click", async (event) => {
 // After an answer: the other parts' addresses follow, and the tab, and the groups that were open stay so.
 let opened = [];
 let tab = null;
-const groups = () => [...document.querySelectorAll("#answer details, #take details")];
+const kept = () => [...document.querySelectorAll("[data-keep]")];
 document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id !== "answer") return;
-  opened = groups().map((group) => group.open && group.querySelector("summary").innerText.split("\n")[0]).filter(Boolean);
+  opened = kept().filter((one) => one.open).map((one) => one.dataset.keep);
   tab = document.querySelector(".tabs input:checked")?.id;
 });
 document.body.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target.id !== "answer") return;
-  for (const group of groups()) group.open = opened.includes(group.querySelector("summary").innerText.split("\n")[0]);
+  for (const one of kept()) one.open = opened.includes(one.dataset.keep);
   if (tab) document.getElementById(tab)?.click();
   const faulty = document.getElementById("fault")?.querySelector("code")?.textContent;
   for (const field of form.elements) {
