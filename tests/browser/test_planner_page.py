@@ -102,8 +102,8 @@ def test_another_card_answers_at_once_and_the_address_follows(window: Browser, s
 
 
 def test_typing_a_length_answers_within_a_tenth_of_a_second(window: Browser, service: str) -> None:
-    """The quickest of some: what the page takes, and not what else the machine was doing. A miss says nothing where more
-    wants to run than there are cores: a browser, its service and a test are three already."""
+    """The quickest of some: what the page takes, and not what else the machine was doing. A miss says nothing where
+    more wants to run than there are cores: a browser, its service and a test are three already."""
     window.open(service)
     window.wait(LOADED)
     times: list[float] = []
