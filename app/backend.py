@@ -101,6 +101,10 @@ class Backend:
             self._fault = str(error)
             self._opening = None
             raise QueueUnavailable(self._fault) from None
+        except BaseException:
+            if database is not None:
+                await database.dispose()
+            raise
         if done.newer:
             self._log.warning("the database is of a later release", revision=done.after)
         self._fault = ""

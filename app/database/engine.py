@@ -27,6 +27,8 @@ BUSY_SECONDS = 30
 """How long SQLite waits for a lock that another process holds."""
 STATEMENT_MILLISECONDS = 60_000
 """The longest that PostgreSQL works on one statement, or lets a transaction lie idle."""
+RETURN_SECONDS = 10.0
+"""How long `Database.dispose` waits for connections that are still in use."""
 _BEGIN = "ctxplan_begin"
 
 
@@ -57,23 +59,24 @@ class Database:
         # SQLite's own waiting is a retry at growing intervals, in which a late comer may win. Within this process
         # writers queue here instead, in order.
         self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock() if self.is_sqlite else nullcontext()
+        self._in_use: set[asyncio.Future[Any]] = set()
 
     @asynccontextmanager
     async def read(self, *, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that reads. With ``snapshot``, all its statements see one state, on PostgreSQL too."""
-        async with _connected(self._snapshots if snapshot else self.engine) as connection:
+        async with self._connected(self._snapshots if snapshot else self.engine) as connection:
             yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that writes: committed at the end of the block, or rolled back where that raises."""
-        async with self._turn, _connected(self._writing) as connection, connection.begin():
+        async with self._turn, self._connected(self._writing) as connection, connection.begin():
             yield connection
 
     @asynccontextmanager
     async def bare(self) -> AsyncIterator[AsyncConnection]:
         """A connection of SQLite's on which nothing is begun: the caller does, and ends it."""
-        async with self._turn, _connected(self.engine.execution_options(**{_BEGIN: None})) as connection:
+        async with self._turn, self._connected(self.engine.execution_options(**{_BEGIN: None})) as connection:
             yield connection
 
     @asynccontextmanager
@@ -90,23 +93,41 @@ class Database:
             await session.flush()
 
     async def dispose(self) -> None:
-        """Close every connection."""
+        """Close every connection. Those in use are waited for, at most `RETURN_SECONDS`.
+
+        The pool would forget a connection that comes back to it later, still open.
+        """
+        if self._in_use:
+            await asyncio.wait(self._in_use, timeout=RETURN_SECONDS)
         await self.engine.dispose()
 
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        """A connection, which is given back however the block ends, and before `dispose` does.
 
-@asynccontextmanager
-async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection, which is given back however the block ends.
+        Whoever asked may be cancelled at any await. Where a new connection has to be made, that is waited for all the
+        same: a driver that is broken off in it leaves a thread behind, which nobody ends.
+        """
+        returned = asyncio.get_running_loop().create_future()
+        self._in_use.add(returned)
 
-    Whoever asked may be cancelled at any await. Where a new connection has to be made, that is waited for all the
-    same: a driver that is broken off in it leaves a thread behind, which nobody ends.
-    """
-    idle = isinstance(engine.pool, QueuePool) and engine.pool.checkedin() > 0
-    connection = await (engine.connect() if idle else _made(engine))
-    try:
-        yield connection
-    finally:
-        await asyncio.shield(connection.close())
+        def give_back(_: object = None) -> None:
+            self._in_use.discard(returned)
+            if not returned.done():
+                returned.set_result(None)
+
+        try:
+            idle = isinstance(engine.pool, QueuePool) and engine.pool.checkedin() > 0
+            connection = await (engine.connect() if idle else _made(engine))
+        except BaseException:
+            give_back()
+            raise
+        try:
+            yield connection
+        finally:
+            closing = asyncio.ensure_future(connection.close())
+            closing.add_done_callback(give_back)
+            await asyncio.shield(closing)
 
 
 async def _made(engine: AsyncEngine) -> AsyncConnection:

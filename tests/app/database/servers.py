@@ -55,8 +55,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url)
     yield database
-    await remove_rows(database)
-    await database.dispose()
+    try:
+        await remove_rows(database)
+    finally:
+        await database.dispose()
 
 
 @pytest.fixture(params=BACKENDS)

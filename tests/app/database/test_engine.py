@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from app.database import Database
@@ -170,3 +170,27 @@ async def test_sqlite_writers_take_turns_in_the_order_in_which_they_came(databas
 
     await asyncio.gather(*(write(number) for number in range(20)))
     assert order == list(range(20))
+
+
+async def test_no_connection_outlives_the_database_that_was_disposed_of(database: Database) -> None:
+    """Those that are given back while it is disposed of are closed too: a pool forgets what comes back late."""
+    open_now: set[int] = set()
+    event.listen(database.engine.sync_engine, "connect", lambda one, _: open_now.add(id(one)))
+    event.listen(database.engine.sync_engine, "close", lambda one, _: open_now.discard(id(one)))
+    inside = asyncio.Semaphore(0)
+
+    async def hold() -> None:
+        async with database.read() as connection:
+            await connection.execute(select(1))
+            inside.release()
+            await asyncio.Event().wait()
+
+    holders = [asyncio.create_task(hold()) for _ in range(4)]
+    for _ in holders:
+        await inside.acquire()
+    assert len(open_now) == len(holders)
+    for holder in holders:
+        holder.cancel()
+    await database.dispose()
+    assert not open_now
+    await asyncio.gather(*holders, return_exceptions=True)
