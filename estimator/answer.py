@@ -97,17 +97,18 @@ def outcome_at(prepared: Prepared, max_seq_length: int, length: int) -> Outcome:
     simulation = simulate(run, statics, z)
     evidence = weigh_evidence(run, z)
     expected = simulation.peak.allocated_bytes
+    resting = simulation.resting_bytes
     bound = job.confidence > EVEN_ODDS
     allocated = Bytes(expected, expected + int(expected * evidence.margin))
     host = _host(run, statics, z, simulation)
     unseen = statics.optimizer_device_bytes + host.page_table_bytes
     reserved = Bytes(
-        reserved_bytes(run, allocated.expected, beside_bytes=unseen),
-        max(reserved_bytes(run, allocated.upper, upper=bound, beside_bytes=unseen), allocated.upper),
+        reserved_bytes(run, allocated.expected, resting, beside_bytes=unseen),
+        max(reserved_bytes(run, allocated.upper, resting, upper=bound, beside_bytes=unseen), allocated.upper),
     )
     beside = run.device.context_bytes + unseen
     modules, more_modules = modules_bytes(run), modules_bytes(run, upper=True)
-    needed = _needed(run, allocated, bound=bound)
+    needed = _needed(run, allocated, resting, bound=bound)
     room = room_bytes(run) - unseen
     most = max(run.device.total_bytes, needed.upper + beside + modules)
     device = Bytes(reserved.expected + beside + modules, min(reserved.upper + beside + more_modules, most))
@@ -178,10 +179,10 @@ def _host(run: Run, statics: Statics, z: Sizes, simulation: Simulation) -> HostP
     )
 
 
-def _needed(run: Run, allocated: Bytes, *, bound: bool) -> Bytes:
+def _needed(run: Run, allocated: Bytes, resting: int, *, bound: bool) -> Bytes:
     """What torch must be able to reserve for the peak."""
-    upper = least_reserved_bytes(run, allocated.upper, upper=bound)
-    return Bytes(least_reserved_bytes(run, allocated.expected), max(upper, allocated.upper))
+    upper = least_reserved_bytes(run, allocated.upper, resting, upper=bound)
+    return Bytes(least_reserved_bytes(run, allocated.expected, resting), max(upper, allocated.upper))
 
 
 def _rooms(run: Run, needed: Bytes, room: int, host: HostPlan) -> tuple[int, int, int, int]:

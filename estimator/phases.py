@@ -39,6 +39,7 @@ class Simulation(NamedTuple):
 
     Attributes:
         peaks: (phase, instant, bytes, terms) of the widest instant of each phase. rows of the peak sum to its bytes.
+        resting_bytes: the model and what trains, as they lie between the steps, optimizer state apart.
         first_step_bytes: the largest sum of the first step, before optimizer state and second buffer exist.
         double_buffer_room_bytes: driver-free memory after the first step, beyond what admits the second staging buffer.
     """
@@ -46,6 +47,7 @@ class Simulation(NamedTuple):
     peaks: tuple[Phase, ...]
     regime: Regime
     loss_plan: LossPlan | None
+    resting_bytes: int
     first_step_bytes: int
     double_buffer_room_bytes: int
 
@@ -65,17 +67,18 @@ def simulate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     common = [*resident, *_during_steps(run, statics, z)]
     under_first = total(common) + total(staging(run, z, steady._replace(steady=False)))
     sized = _sized(corrected(run, z, path.forward(run, statics, z, steady)))
-    plan = _plan_loss(run, z, under_first + _first_step(sized, z))
+    resting = total(resident)
+    plan = _plan_loss(run, z, under_first + _first_step(sized, z), resting)
     sized += _sized(corrected(run, z, path.loss_instants(run, statics, z, steady, plan)))
     sized += _sized(corrected(run, z, path.backward(run, statics, z, steady)))
     first_step = under_first + _first_step(sized, z)
-    room = room_bytes(run) - with_fragmentation(run, first_step) - DOUBLE_BUFFER_HEADROOM_BYTES
+    room = room_bytes(run) - with_fragmentation(run, first_step, resting) - DOUBLE_BUFFER_HEADROOM_BYTES
     steady = steady._replace(double_buffer=steady.offloads and room > 0)
     always = [*common, *base.optimizer_state(run, statics), *staging(run, z, steady)]
     sized += _sized(eager.optimizer(run, statics, z, steady))
     sized += _sized(evaluation.instants(run, statics, z, plan))
     peaks = (*_before_steps(run, statics, z), *_peaks(always, sized))
-    return Simulation(peaks, steady, plan, first_step, room)
+    return Simulation(peaks, steady, plan, resting, first_step, room)
 
 
 def _before_steps(run: Run, statics: Statics, z: Sizes) -> tuple[Phase, Phase]:
@@ -111,7 +114,7 @@ def _generate(run: Run, statics: Statics, z: Sizes) -> Simulation:
     resident = base.resident(run, statics, z, embedding_offloaded=regime.embedding_offloaded)
     always = [*resident, *_during_steps(run, statics, z)]
     peaks = (*_before_steps(run, statics, z), *_peaks(always, _sized(kv_cache.instants(run, statics, z))))
-    return Simulation(peaks, regime, None, 0, 0)
+    return Simulation(peaks, regime, None, total(resident), 0, 0)
 
 
 def _during_steps(run: Run, statics: Statics, z: Sizes) -> LiveSet:
@@ -119,8 +122,8 @@ def _during_steps(run: Run, statics: Statics, z: Sizes) -> LiveSet:
     return [*base.caches(run, statics, z), *eager.scratch(run, statics), *attention.masks(run, z)]
 
 
-def _plan_loss(run: Run, z: Sizes, allocated: int) -> LossPlan:
-    free = room_bytes(run) - reserved_bytes(run, allocated)
+def _plan_loss(run: Run, z: Sizes, allocated: int, resting: int) -> LossPlan:
+    free = room_bytes(run) - reserved_bytes(run, allocated, resting)
     return plan_loss(
         rows=z.sequences * max(z.length - 1, 1),
         hidden_size=run.architecture.hidden_size,

@@ -202,7 +202,8 @@ def _loaded_bytes(prepared: Prepared) -> int:
 
 def _first_step_bytes(prepared: Prepared) -> int:
     """What is reserved when the first step ends: where the second staging buffer is admitted."""
-    return with_fragmentation(prepared.run, _outcome(prepared).simulation.first_step_bytes)
+    simulation = _outcome(prepared).simulation
+    return with_fragmentation(prepared.run, simulation.first_step_bytes, simulation.resting_bytes)
 
 
 def _reserved_for_training_bytes(prepared: Prepared) -> int:

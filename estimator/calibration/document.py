@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from estimator.errors import CalibrationError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MEMORY_MODEL = 1
 """Which structure coefficients and residuals are relative to; one more whenever a term of a training step changes."""
@@ -28,14 +28,18 @@ largest quantised weight of a layer in 16 bit."""
 MAX_RESIDUALS = 100_000
 
 
-class Share(NamedTuple):
-    """Reserved beyond allocated where the card has room, as a share of the allocated peak.
+class Fragmentation(NamedTuple):
+    """Reserved beyond allocated where the card has room.
+
+    The weights lie packed, loaded once. What comes and goes with the steps leaves holes, in proportion to its size.
 
     Attributes:
-        expected: the median of what was measured. residuals: measured over expected reserved less one, ascending.
+        share: of the allocated peak beyond what rests between steps. constant_bytes: beside that.
+        residuals: measured over expected reserved less one, ascending.
     """
 
-    expected: float
+    share: float
+    constant_bytes: int
     residuals: tuple[float, ...]
 
 
@@ -75,7 +79,8 @@ class Calibration:
             (`estimator.calibration.corrections`).
         residuals: stratum -> measured over expected allocated peak less one, ascending
             (`estimator.calibration.bound`).
-        reserved: ``PATH`` or ``PATH/tiled`` -> share. modules: catalogue name of a GPU, or "" for all -> bytes.
+        reserved: ``PATH``, ``PATH/KIND`` or ``PATH/tiled`` -> what is reserved beyond allocated.
+        modules: catalogue name of a GPU, or "" for all -> bytes.
         process: trainer -> host RAM of the process itself, bytes. measured: path -> what its rows covered.
     """
 
@@ -87,7 +92,7 @@ class Calibration:
     gpus: tuple[str, ...] = ()
     corrections: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     residuals: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    reserved: Mapping[str, Share] = field(default_factory=dict)
+    reserved: Mapping[str, Fragmentation] = field(default_factory=dict)
     modules: Mapping[str, Modules] = field(default_factory=dict)
     process: Mapping[str, int] = field(default_factory=dict)
     measured: Mapping[str, Measured] = field(default_factory=dict)
@@ -116,7 +121,8 @@ def calibration_to_json(calibration: Calibration) -> dict[str, Any]:
         "corrections": {key: dict(sorted(d.items())) for key, d in sorted(calibration.corrections.items())},
         "residuals": {key: list(values) for key, values in sorted(calibration.residuals.items())},
         "reserved": {
-            k: {"expected": s.expected, "residuals": list(s.residuals)} for k, s in calibration.reserved.items()
+            k: {"share": f.share, "constant_bytes": f.constant_bytes, "residuals": list(f.residuals)}
+            for k, f in calibration.reserved.items()
         },
         "modules": {k: {"expected": m.expected, "measured": list(m.measured)} for k, m in calibration.modules.items()},
         "process": dict(sorted(calibration.process.items())),
@@ -159,7 +165,7 @@ def _read(document: Mapping[str, Any]) -> Calibration:
         corrections={key: _correction(widths) for key, widths in document["corrections"].items()},
         residuals={key: _ascending(values) for key, values in document["residuals"].items()},
         reserved={
-            key: Share(float(one["expected"]), _ascending(one["residuals"]))
+            key: Fragmentation(float(one["share"]), int(one["constant_bytes"]), _ascending(one["residuals"]))
             for key, one in document["reserved"].items()
         },
         modules={

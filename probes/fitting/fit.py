@@ -12,7 +12,6 @@ from estimator.calibration.document import (
     Measured,
     Modules,
     Range,
-    Share,
     calibration_to_json,
     content_id,
 )
@@ -21,6 +20,7 @@ from estimator.host import HostPlan
 from probes.comparison import Row
 from probes.errors import FitError
 from probes.fitting.coefficients import fit_coefficients
+from probes.fitting.fragmentation import fit_fragmentation
 from probes.fitting.observations import Observation, observations
 from probes.fitting.residuals import by_stratum, cross_fitted
 from probes.fitting.split import is_left_out
@@ -50,7 +50,7 @@ def fit(measurements: Iterable[Measurement], *, leave_out: Callable[[str], bool]
         gpus=tuple(sorted({one.device for one in kept})),
         corrections=fit_coefficients(kept),
         residuals=by_stratum(cross_fitted(kept)),
-        reserved=_reserved(kept),
+        reserved=fit_fragmentation(kept),
         modules=_modules(kept),
         process=_process(kept),
         measured=_measured(observed),  # what was kept for judging is measured all the same
@@ -72,25 +72,6 @@ def _versions(observed: Iterable[Observation]) -> dict[str, tuple[str, ...]]:
             if version:
                 found[name].add(version.partition("+")[0])
     return {name: tuple(sorted(versions)) for name, versions in found.items()}
-
-
-def _reserved(observed: Iterable[Observation]) -> dict[str, Share]:
-    """Reserved over allocated where the card has room, of each path, of each kind on it, and tiled apart."""
-    ratios: dict[str, list[float]] = defaultdict(list)
-    for one in observed:
-        reserved = one.measured.peak_reserved_bytes
-        if not reserved or not one.has_room:
-            continue
-        ratio = reserved / one.peak_bytes
-        tiled = one.prepared.run.job.unsloth_tiled_mlp
-        for key in (f"{one.path}/tiled",) if tiled else (one.path, f"{one.path}/{one.kind}"):
-            ratios[key].append(ratio)
-    return {key: _share(found) for key, found in ratios.items()}
-
-
-def _share(ratios: Sequence[float]) -> Share:
-    expected = median(ratios)
-    return Share(round(expected - 1, 6), tuple(sorted(round(ratio / expected - 1, 6) for ratio in ratios)))
 
 
 def _modules(observed: Iterable[Observation]) -> dict[str, Modules]:

@@ -21,7 +21,7 @@ from estimator.calibration.document import (
     Measured,
     Modules,
     Range,
-    Share,
+    Fragmentation,
     calibration_to_json,
     content_id,
     read_calibration,
@@ -44,7 +44,7 @@ calibrations = st.builds(
     gpus=st.lists(names, max_size=2).map(tuple),
     corrections=st.dictionaries(names, st.dictionaries(st.sampled_from(WIDTHS), finite), max_size=3),
     residuals=st.dictionaries(names, ascending, max_size=3),
-    reserved=st.dictionaries(names, st.builds(Share, finite, ascending), max_size=2),
+    reserved=st.dictionaries(names, st.builds(Fragmentation, finite, st.integers(0, 2**40), ascending), max_size=2),
     modules=st.dictionaries(names, st.builds(Modules, st.integers(0, 2**30), st.just((1, 2))), max_size=2),
     process=st.dictionaries(st.sampled_from(["sft", "loop"]), st.integers(0, 2**33)),
     measured=st.dictionaries(

@@ -14,13 +14,22 @@ from statistics import median
 import pytest
 
 from benchmarks.figures import draw_errors, draw_peaks
-from benchmarks.promises import BOUND_MIDDLE, COVERAGE, DEVICE_MIDDLE_BYTES, HOST_MIDDLE, PROMISES, Promise
+from benchmarks.promises import (
+    BOUND_MIDDLE,
+    COVERAGE,
+    DEVICE_MIDDLE_BYTES,
+    HOST_MIDDLE,
+    PROMISES,
+    RESERVED_MIDDLE,
+    Promise,
+)
 from ctxplan.calibrations import shipped
 from estimator.calibration.document import STRUCTURAL, WIDTHS
 from probes.comparison import Row, read_rows
 from probes.errors import FitError
 from probes.fitting.coefficients import Equation, is_better, solve
 from probes.fitting.fit import fit
+from probes.fitting.fragmentation import MIB, Point, fragmentation_of
 from probes.fitting.judge import Judged, coverage, judge, middle
 from probes.fitting.observations import Observation, observations
 from probes.fitting.residuals import cross_fitted
@@ -81,6 +90,31 @@ class TestCoefficients:
         assert not is_better(equations({}, noise=0.01))
 
 
+class TestFragmentation:
+    def points(self, share: float, constant: int, count: int) -> list[Point]:
+        dice = Random(3)
+        sizes = [(dice.randrange(2**30, 2**36), dice.random()) for _ in range(count)]
+        moving = [int(allocated * part) for allocated, part in sizes]
+        return [
+            Point(reserved=allocated + int(share * part) + constant, allocated=allocated, moving=part)
+            for (allocated, _), part in zip(sizes, moving, strict=True)
+        ]
+
+    def test_the_share_and_the_constant_that_are_there_are_found_whatever_one_point_says(self) -> None:
+        strange = Point(reserved=2**36, allocated=2**35, moving=2**34)
+        found = fragmentation_of([*self.points(0.04, 20 * MIB, 12), strange])
+        assert found.share == pytest.approx(0.04, abs=2e-4)
+        assert found.constant_bytes == 20 * MIB
+        assert max(found.residuals) == pytest.approx(2**36 / (2**35 + 0.04 * 2**34 + 20 * MIB) - 1, rel=1e-3)
+
+    def test_a_few_points_give_no_constant(self) -> None:
+        assert fragmentation_of(self.points(0.04, 20 * MIB, 3)).constant_bytes == 0
+
+    def test_less_reserved_than_allocated_is_never_expected(self) -> None:
+        found = fragmentation_of(self.points(-0.02, -5 * MIB, 8))
+        assert (found.share, found.constant_bytes) == (0, 0)
+
+
 class TestFit:
     def test_it_is_the_shipped_one_and_takes_less_than_ten_seconds(self, rows: list[Row]) -> None:
         started = time.perf_counter()
@@ -135,11 +169,14 @@ class TestPromises:
         assert coverage(unseen) >= COVERAGE
         assert median(one.margin for one in unseen) <= BOUND_MIDDLE
 
-    def test_device_and_host_bytes_keep_their_limits(self, unseen: list[Judged]) -> None:
+    def test_reserved_device_and_host_bytes_keep_their_limits(self, unseen: list[Judged]) -> None:
+        reserved = middle(unseen, lambda one: one.reserved_error)
         device = middle(unseen, lambda one: one.device_error_bytes)
         host = middle(unseen, lambda one: one.host_error)
+        assert reserved is not None
         assert device is not None
         assert host is not None
+        assert reserved <= RESERVED_MIDDLE
         assert device <= DEVICE_MIDDLE_BYTES
         assert host <= HOST_MIDDLE
 

@@ -1,0 +1,68 @@
+"""What torch reserves beyond what it has allocated, from points whose card had room."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linprog
+
+from estimator.calibration.document import Fragmentation
+from probes.fitting.observations import Observation
+
+ENOUGH_POINTS = 6
+"""Fewer say nothing of a constant: all is then a share."""
+MIB = 2**20
+
+
+class Point(NamedTuple):
+    """Bytes of one point. ``moving``: of the allocated peak, what does not rest between the steps."""
+
+    reserved: int
+    allocated: int
+    moving: int
+
+
+def fit_fragmentation(observed: Iterable[Observation]) -> dict[str, Fragmentation]:
+    """Share and constant of each path, of each kind of run on it, and of tiled MLPs apart.
+
+    The sum of the relative errors' absolute values is least, neither number negative (a linear programme): one point
+    that fragments unlike the others moves nothing.
+    """
+    points: dict[str, list[Point]] = defaultdict(list)
+    for one in observed:
+        reserved = one.measured.peak_reserved_bytes
+        if not reserved or not one.has_room:
+            continue
+        point = Point(reserved, one.peak_bytes, max(one.peak_bytes - one.simulated().resting_bytes, 0))
+        tiled = one.prepared.run.job.unsloth_tiled_mlp
+        for key in (f"{one.path}/tiled",) if tiled else (one.path, f"{one.path}/{one.kind}"):
+            points[key].append(point)
+    return {key: fragmentation_of(found) for key, found in points.items()}
+
+
+def fragmentation_of(points: Sequence[Point]) -> Fragmentation:
+    """Share, constant and residuals of some points; too few give no constant."""
+    share, constant = _least_absolute(points)
+    expected = [point.allocated + int(point.moving * share) + constant for point in points]
+    residuals = sorted(round(point.reserved / e - 1, 6) for point, e in zip(points, expected, strict=True))
+    return Fragmentation(share, constant, tuple(residuals))
+
+
+def _least_absolute(points: Sequence[Point]) -> tuple[float, int]:
+    """The share, rounded, and the constant in bytes, by whole MiB."""
+    reserved = np.array([point.reserved for point in points], dtype=float)
+    moving = np.array([point.moving for point in points]) / reserved
+    gap = np.array([point.reserved - point.allocated for point in points]) / reserved
+    constants = MIB / reserved if len(points) >= ENOUGH_POINTS else np.zeros(len(points))
+    errors = np.eye(len(points))
+    columns = np.column_stack([moving, constants])
+    solved = linprog(
+        np.concatenate([np.zeros(2), np.ones(len(points))]),
+        A_ub=np.block([[columns, -errors], [-columns, -errors]]),
+        b_ub=np.concatenate([gap, -gap]),
+        bounds=(0, None),
+    )
+    return round(float(solved.x[0]), 4), round(float(solved.x[1])) * MIB
