@@ -29,6 +29,9 @@ Many
     sweep           groups of points into a file that a later run goes on from
     search          the longest context that really runs, by bisection
 
+Elsewhere
+    worker          lends this machine's GPU to a service: leases points, measures them, sends what they gave
+
 The card
     nvml            the card as the driver names it
     neighbours      whether another process used it

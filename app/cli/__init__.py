@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from app.cli import advise, calibrate, catalogue, keys, plan, preflight, probe, script, search, serve, tier, tokens
+from app.cli import (
+    advise,
+    calibrate,
+    catalogue,
+    keys,
+    plan,
+    preflight,
+    probe,
+    script,
+    search,
+    serve,
+    tier,
+    tokens,
+    worker,
+)
 from app.cli.output import run
 from ctxplan import __version__
 
@@ -23,7 +37,7 @@ application = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (plan, advise, preflight, script, catalogue, serve, probe, search, tier, tokens, calibrate, keys):
+for group in (plan, advise, preflight, script, catalogue, serve, probe, search, tier, tokens, calibrate, keys, worker):
     group.register(application)
 
 

@@ -1,0 +1,75 @@
+"""Real workers: the command as users start it, with a stand-in for the measured process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.probes.children import child
+from tests.probes.common import wait_for
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A worker's process."""
+
+    process: subprocess.Popen[str]
+    spool: Path
+
+    def finish(self) -> tuple[int, dict[str, Any], str]:
+        """Its exit code, its summary and what it told, once it has left."""
+        out, told = self.process.communicate(timeout=60)
+        return self.process.returncode, json.loads(out) if out else {}, told
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def files(self, name: str) -> list[Path]:
+        return sorted((self.spool / name).glob("*.json"))
+
+    def wait_until_measuring(self, tmp_path: Path) -> None:
+        wait_for(lambda: (tmp_path / "begun").exists(), "the probe begins")
+
+
+@contextmanager
+def worker(tmp_path: Path, url: str, body: str, *options: str, key: str | None = None) -> Iterator[Running]:
+    """A worker on the CPU whose measured process runs the body."""
+    spool = tmp_path / "spool"
+    command = ["worker", "--server", url, "--cpu", "--json", "--spool", str(spool), *options]
+    with started(command, tmp_path, body, key=key) as process:
+        yield Running(process=process, spool=spool)
+
+
+@contextmanager
+def started(
+    command: Sequence[str], tmp_path: Path, body: str, *, key: str | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A command of ctxplan that measures, in a process of its own, which is gone at the end of ``with``."""
+    probe = shlex.join(child(tmp_path, body))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **({"CTXPLAN_API_KEY": key} if key else {})}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", *command, "--probe-command", probe],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+        process.communicate(timeout=30)
