@@ -18,7 +18,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ctxplan.live import Batches, cuda_peaks, job_of, longest_sample, trained_bytes
-from ctxplan.observations import Observations
+from ctxplan.observations import Observations, Takes
 from ctxplan.out_of_memory import explain_out_of_memory
 from ctxplan.planning import Planner
 from ctxplan.watching import RunPlan, Seen, after_a_step, at_length, before_the_run, plan_run, will_not_fit
@@ -40,7 +40,8 @@ class PlanCallback(TrainerCallback):  # type: ignore[misc]
         job: what is planned; None reads it off the trainer's arguments and model. keys: of the job, which win.
         stop: end the training where the plan says that it will not fit.
         observations: a file of JSON lines to which each compared step is added, with the job and what was expected.
-        client: of a service that takes observations (`ctxplan.observations.Observations`).
+        server, client: a service to which each is sent, by its address (``CTXPLAN_SERVER`` by default) or by a client;
+            see `ctxplan.observations.Observations`.
         peaks: what is seen, a seam for tests. planner: who answers.
     """
 
@@ -50,7 +51,8 @@ class PlanCallback(TrainerCallback):  # type: ignore[misc]
         *,
         stop: bool = False,
         observations: str | Path | None = None,
-        client: Any = None,
+        client: Takes | None = None,
+        server: str | None = None,
         peaks: Callable[[], Seen | None] = cuda_peaks,
         planner: Planner | None = None,
         **keys: Any,
@@ -60,7 +62,7 @@ class PlanCallback(TrainerCallback):  # type: ignore[misc]
         self._job = job
         self._keys = keys
         self._stop = stop
-        self._observations = Observations(observations, client)
+        self._observations = Observations(observations, client, server=server)
         self._peaks = peaks
         self._planner = planner or Planner()
         self._batches: Batches | None = None
@@ -93,7 +95,8 @@ class PlanCallback(TrainerCallback):  # type: ignore[misc]
         expected = at_length(self.plan, self._planner, self._batches.length)
         for sentence in after_a_step(self.plan, seen, state.global_step, expected):
             self._say(sentence)
-        self._observations.add({"step": state.global_step, **seen._asdict()}, expected)
+        beside = {"unplanned_bytes": self.plan.beyond(expected)}
+        self._observations.add({"step": state.global_step, "peaks": seen._asdict(), **beside}, expected)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Leave the model as it was, also after a run of fewer steps."""

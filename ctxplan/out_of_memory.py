@@ -16,7 +16,7 @@ from typing import Any
 
 from ctxplan.failure import is_out_of_memory, numbers_of, phase_of
 from ctxplan.live import cuda_peaks, job_of
-from ctxplan.observations import Observations
+from ctxplan.observations import Observations, Takes
 from ctxplan.planning import Planner
 from ctxplan.watching import explain
 from estimator import Job, job_to_json, parse_job
@@ -28,20 +28,21 @@ def explain_out_of_memory(
     *,
     planner: Planner | None = None,
     observations: str | Path | None = None,
-    client: Any = None,
+    client: Takes | None = None,
+    server: str | None = None,
     **keys: Any,
 ) -> Iterator[None]:
     """Where the memory ends inside, print the plan beside what was seen, and raise the same error with it as a note.
 
     Args:
         run: a Trainer, or a `Job` (or its JSON). keys: of the job, which win over what the run says.
-        observations, client: as `ctxplan.observations.Observations` has them.
+        observations, client, server: as `ctxplan.observations.Observations` has them.
     """
     try:
         yield
     except Exception as error:
         if is_out_of_memory(error):
-            _explain(error, run, planner or Planner(), Observations(observations, client), keys)
+            _explain(error, run, planner or Planner(), Observations(observations, client, server=server), keys)
         raise
 
 
@@ -51,7 +52,7 @@ def _explain(error: Exception, run: Any, planner: Planner, observations: Observa
     try:
         job, seen = _job(run, keys), cuda_peaks()
         text = explain(error, job, planner, seen)
-        ended = {"outcome": "out_of_memory", "phase": phase_of(error), **numbers_of(error)._asdict()}
+        ended = {"outcome": "out_of_memory", "phase": phase_of(error), "allocator": numbers_of(error)._asdict()}
         observations.add({**ended, "peaks": seen._asdict() if seen else None}, planner.estimate(job))
     except Exception as refusal:
         text = text or f"ctxplan: the memory ended, and the run cannot be planned: {refusal}"

@@ -144,9 +144,15 @@ class TestMetadata:
 
     def test_the_manuals_workflow_gives_inputs_that_there_are(self) -> None:
         shown = yaml.safe_load(MANUAL.split("```yaml\n")[1].split("```")[0])
-        given = shown["jobs"]["memory"]["steps"][-1]["with"]
-        assert given.keys() <= ACTION["inputs"].keys()
-        assert "configs" in given
+        own, ctxplan, action = shown["jobs"]["memory"]["steps"]
+        assert action["with"].keys() <= ACTION["inputs"].keys()
+        assert "configs" in action["with"]
+        # The action is used from where its repository was checked out, which the reader's variables name.
+        assert action["uses"] == f"./{ctxplan['with']['path']}"
+        assert ctxplan["uses"] == own["uses"]
+        named = re.findall(r"\$\{\{ vars\.(\w+) \}\}", " ".join(ctxplan["with"].values()))
+        assert named == ["CTXPLAN_REPOSITORY", "CTXPLAN_REF"]
+        assert f"gh variable set {named[0]}" in MANUAL
 
 
 class TestInstall:
@@ -324,12 +330,23 @@ class TestHook:
         assert done.returncode == 1
         assert f"Does not fit: {too_large}" in " ".join(done.stderr.split())
 
-    def test_its_arguments_are_those_of_the_manual(self, place: Place) -> None:
-        shown = yaml.safe_load(MANUAL.split("```yaml\n")[2].split("```")[0])
-        (hook,) = shown["repos"][0]["hooks"]
+    @pytest.mark.parametrize("number", [2, 3], ids=["installed by hand", "installed by pre-commit"])
+    def test_its_arguments_are_those_of_the_manual(self, place: Place, number: int) -> None:
+        shown = yaml.safe_load(MANUAL.split("```yaml\n")[number].split("```")[0])
+        (repository,) = shown["repos"]
+        (hook,) = repository["hooks"]
+        assert hook.keys() <= HOOK_KEYS
         assert hook["id"] == HOOKS[0]["id"]
         assert re.search(hook["files"], "configs/train.yaml")
+        if repository["repo"] == "local":
+            assert hook.keys() >= HOOK_REQUIRED
+            assert (hook["entry"], hook["require_serial"]) == (HOOKS[0]["entry"], HOOKS[0]["require_serial"])
+        else:
+            assert repository["rev"]
         assert self.run(place, "train.yaml", arguments=tuple(hook["args"])).returncode == 0
+
+    def test_no_line_of_the_manual_is_to_be_filled_in_by_guessing(self) -> None:
+        assert not re.search(r"OWNER|\bREF\b|<your", MANUAL)
 
     @pytest.mark.parametrize(
         ("file", "taken"),

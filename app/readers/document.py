@@ -92,7 +92,8 @@ def _read_yaml(body: bytes, file: str) -> Document:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"not UTF-8: byte {error.start} cannot be read", place=Place(file)) from None
+        place = Place(file, 1 + body.count(b"\n", 0, error.start))
+        raise ConfigError(f"not UTF-8: byte {error.start} cannot be read", place=place) from None
     try:
         _check_events(text, file)
         root = yaml.compose(text, Loader=_LOADER)
@@ -100,8 +101,9 @@ def _read_yaml(body: bytes, file: str) -> Document:
         values = built.value(root, ()) if root is not None else None
     except yaml.MarkedYAMLError as error:
         raise _unreadable(error, file) from None
-    except yaml.YAMLError as error:  # a character that YAML does not have
-        raise ConfigError(f"not YAML: {shorten(str(error))}", place=Place(file)) from None
+    except yaml.reader.ReaderError as error:
+        place = Place(file, 1 + text.count("\n", 0, text.find(chr(error.character))))
+        raise ConfigError(f"not YAML: the character U+{error.character:04X}", place=place) from None
     if values is None:
         raise ConfigError("is empty", place=Place(file), allowed="a mapping of keys")
     _check_mapping(values, Place(file, 1))

@@ -12,6 +12,7 @@ import httpx
 
 from ctxplan.client import answers, calibration_answers, calls
 from ctxplan.client.calls import JobLike, Trainer
+from ctxplan.client.measuring_async import AsyncMeasuring
 from ctxplan.client.options import PreflightOptions, TokensOptions
 from ctxplan.client.retries import Outcome, Retries
 from ctxplan.client.wire import Call, answer_of, base_address, base_headers, content_of
@@ -20,7 +21,7 @@ from estimator import Estimate, MaxContext
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncMeasuring):
     """A service of ctxplan, asked over HTTP without blocking; arguments and errors are those of `Client`. Under trio,
     give ``sleep=trio.sleep``.
 

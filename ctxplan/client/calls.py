@@ -1,4 +1,4 @@
-"""Every question that the service answers, as a `Call`: one function a route."""
+"""Every question about plans and calibrations, as a `Call`: one function a route."""
 
 from __future__ import annotations
 
@@ -19,61 +19,61 @@ Trainer = Literal["sft", "loop"]
 
 
 def estimate(job: JobLike) -> Call[Estimate]:
-    return Call(method="POST", path="/v1/estimates", body=_job(job), read=_estimate)
+    return Call(method="POST", path="/v1/estimates", body=job_of(job), read=_estimate)
 
 
 def max_context(job: JobLike) -> Call[MaxContext]:
-    return Call(method="POST", path="/v1/max-context", body=_job(job), read=_max_context)
+    return Call(method="POST", path="/v1/max-context", body=job_of(job), read=_max_context)
 
 
 def plan(job: JobLike, trainer: Trainer | None, limit: int | None) -> Call[answers.PlanAnswer]:
-    params = _given(trainer=trainer, limit=limit)
-    return Call(method="POST", path="/v1/plans", body=_job(job), params=params, read=_document)
+    params = given(trainer=trainer, limit=limit)
+    return Call(method="POST", path="/v1/plans", body=job_of(job), params=params, read=document_of)
 
 
 def script(job: JobLike) -> Call[answers.ScriptAnswer]:
-    return Call(method="POST", path="/v1/scripts", body=_job(job), read=_document)
+    return Call(method="POST", path="/v1/scripts", body=job_of(job), read=document_of)
 
 
 def preflight(config: str | Mapping[str, Any], options: PreflightOptions) -> Call[answers.PreflightAnswer]:
-    body = {"config": _plain(config), **_given(**options)}
-    return Call(method="POST", path="/v1/preflight", body=body, read=_document)
+    body = {"config": _plain(config), **given(**options)}
+    return Call(method="POST", path="/v1/preflight", body=body, read=document_of)
 
 
 def tokens(options: TokensOptions) -> Call[answers.TokensAnswer]:
-    return Call(method="POST", path="/v1/tokens", body=_given(**options), read=_document)
+    return Call(method="POST", path="/v1/tokens", body=given(**options), read=document_of)
 
 
 def models() -> Call[list[answers.Model]]:
-    return Call(method="GET", path="/v1/models", read=_items)
+    return Call(method="GET", path="/v1/models", read=items_of)
 
 
 def gpus() -> Call[list[answers.Gpu]]:
-    return Call(method="GET", path="/v1/gpus", read=_items)
+    return Call(method="GET", path="/v1/gpus", read=items_of)
 
 
 def tiers() -> Call[list[answers.TierListing]]:
-    return Call(method="GET", path="/v1/tiers", read=_items)
+    return Call(method="GET", path="/v1/tiers", read=items_of)
 
 
 def tier(name: str) -> Call[answers.TierAnswer]:
-    return Call(method="GET", path=f"/v1/tiers/{quote(name, safe='')}", read=_document)
+    return Call(method="GET", path=f"/v1/tiers/{quote(name, safe='')}", read=document_of)
 
 
 def calibrations(limit: int | None, after: str | None) -> Call[calibration_answers.Listing]:
-    return Call(method="GET", path="/v1/calibrations", params=_given(limit=limit, after=after), read=_document)
+    return Call(method="GET", path="/v1/calibrations", params=given(limit=limit, after=after), read=document_of)
 
 
 def calibration(id: str) -> Call[calibration_answers.CalibrationAnswer]:
-    return Call(method="GET", path=_calibration(id), read=_document)
+    return Call(method="GET", path=_calibration(id), read=document_of)
 
 
 def active_calibration() -> Call[calibration_answers.ActiveAnswer]:
-    return Call(method="GET", path="/v1/calibrations/active", read=_document)
+    return Call(method="GET", path="/v1/calibrations/active", read=document_of)
 
 
 def compare_calibrations(id: str, other: str) -> Call[calibration_answers.ComparisonAnswer]:
-    return Call(method="GET", path=f"{_calibration(id)}/comparison", params={"with": other}, read=_document)
+    return Call(method="GET", path=f"{_calibration(id)}/comparison", params={"with": other}, read=document_of)
 
 
 def fit_calibration(
@@ -81,26 +81,26 @@ def fit_calibration(
 ) -> Call[calibration_answers.FittedAnswer]:
     # Kept by the hash of its content: a second fit to the same measurements finds the first one's.
     body = {"measurements": [dict(one) for one in measurements], "leave_out": list(leave_out)}
-    return Call(method="POST", path="/v1/calibrations", body=body, read=_document)
+    return Call(method="POST", path="/v1/calibrations", body=body, read=document_of)
 
 
 def activate_calibration(id: str, why: str | None) -> Call[calibration_answers.ActivatedAnswer]:
     path = f"{_calibration(id)}/activation"
-    return Call(method="POST", path=path, body=_given(why=why), read=_document)
+    return Call(method="POST", path=path, body=given(why=why), read=document_of)
 
 
 def roll_back_calibration(why: str | None) -> Call[calibration_answers.ActivatedAnswer]:
     # Two rollbacks go two steps back: one whose answer was lost on the way is not sent again.
     path = "/v1/calibrations/rollback"
-    return Call(method="POST", path=path, body=_given(why=why), read=_document, repeatable=False)
+    return Call(method="POST", path=path, body=given(why=why), read=document_of, repeatable=False)
 
 
 def health() -> Call[answers.Health]:
-    return Call(method="GET", path="/healthz", read=_document, patient=False)
+    return Call(method="GET", path="/healthz", read=document_of, patient=False)
 
 
 def ready() -> Call[answers.Readiness]:
-    return Call(method="GET", path="/readyz", read=_document, patient=False)
+    return Call(method="GET", path="/readyz", read=document_of, patient=False)
 
 
 def metrics() -> Call[str]:
@@ -115,7 +115,8 @@ def _max_context(response: httpx.Response) -> MaxContext:
     return max_context_from_json(json_object(response))
 
 
-def _document(response: httpx.Response) -> Any:
+def document_of(response: httpx.Response) -> Any:
+    """An object. Raises ValueError for anything else."""
     return json_object(response)
 
 
@@ -123,7 +124,8 @@ def _text(response: httpx.Response) -> str:
     return response.text
 
 
-def _items(response: httpx.Response) -> Any:
+def items_of(response: httpx.Response) -> Any:
+    """The items of a listing that has one page. Raises ValueError without them."""
     items = json_object(response)["items"]
     if not isinstance(items, list):
         raise ValueError("no list of items")  # noqa: TRY004 - a wrong answer, not a wrong argument
@@ -134,7 +136,8 @@ def _calibration(id: str) -> str:
     return f"/v1/calibrations/{quote(id, safe='')}"
 
 
-def _job(job: JobLike) -> dict[str, Any]:
+def job_of(job: JobLike) -> dict[str, Any]:
+    """A job as JSON values."""
     return job_to_json(job) if isinstance(job, Job) else dict(job)
 
 
@@ -142,7 +145,7 @@ def _plain(config: str | Mapping[str, Any]) -> str | dict[str, Any]:
     return config if isinstance(config, str) else dict(config)
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def given(**options: Any) -> dict[str, Any]:
     """The options that are not None, jobs and mappings as plain values."""
     return {key: _value(value) for key, value in options.items() if value is not None}
 

@@ -12,6 +12,7 @@ import httpx
 
 from ctxplan.client import answers, calibration_answers, calls
 from ctxplan.client.calls import JobLike, Trainer
+from ctxplan.client.measuring import Measuring
 from ctxplan.client.options import PreflightOptions, TokensOptions
 from ctxplan.client.retries import Outcome, Retries
 from ctxplan.client.wire import Call, answer_of, base_address, base_headers, content_of
@@ -20,7 +21,7 @@ from estimator import Estimate, MaxContext
 T = TypeVar("T")
 
 
-class Client:
+class Client(Measuring):
     """A service of ctxplan, asked over HTTP. Safe to share between threads.
 
         with Client("http://127.0.0.1:8000") as client:

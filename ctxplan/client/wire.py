@@ -26,7 +26,8 @@ class Call(Generic[T]):
     """A question: where it is asked, with what, and how its answer is read.
 
     Attributes:
-        read: the answer from a response of 200 or 201. body: JSON values, None for no body.
+        read: the answer from a response of 200 or 201. body: JSON values, None for no body. key: by which the service
+            knows the request again when it is sent a second time.
         repeatable: whether a second request that arrives changes nothing more. patient: whether it is worth asking
             again: not where the state of this moment is the question.
     """
@@ -36,13 +37,15 @@ class Call(Generic[T]):
     read: Callable[[httpx.Response], T]
     body: Any = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
     repeatable: bool = True
     patient: bool = True
 
     @property
     def headers(self) -> dict[str, str]:
         """Beside those of every request."""
-        return {} if self.body is None else {"content-type": "application/json"}
+        headers = {} if self.body is None else {"content-type": "application/json"}
+        return headers if self.key is None else {**headers, "idempotency-key": self.key}
 
 
 def content_of(call: Call[T]) -> bytes | None:

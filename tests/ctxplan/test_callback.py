@@ -6,16 +6,29 @@ shows that a Trainer calls what we have written.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+
+from app.database import Database, migrate
+from app.observations.judging import judge
+from app.observations.reading import read_observations
+from ctxplan import Client, Planner
+from ctxplan.calibrations import shipped
+from tests.app.test_keys_over_http import SECRET, key
+from tests.ctxplan.serving import serving
 
 ROOT = Path(__file__).resolve().parents[2]
+PLANNER = Planner(offline=True, calibration=shipped())
 
 pytestmark = [
     pytest.mark.unsloth,
@@ -62,19 +75,13 @@ print(json.dumps({"said": callback.said, "longest": callback.plan.longest.job.se
 """
 
 STOPPED = """
+name, embedding = next((n, p) for n, p in model.named_parameters() if "embed_tokens" in n)
+embedding.requires_grad_(True)
 callback = PlanCallback(gpu={"name": "H100-80GB", "total_bytes": 2**30}, optim="adamw_8bit", stop=True,
                         per_device_train_batch_size=8192)
 running = trainer(callback)
 running.train()
 print(json.dumps({"steps": running.state.global_step, "said": callback.said}))
-"""
-
-ANOTHER = """
-name, embedding = next((n, p) for n, p in model.named_parameters() if "embed_tokens" in n)
-embedding.requires_grad_(True)
-callback = PlanCallback(gpu="H100-80GB", optim="adamw_8bit", peaks=lambda: None)
-trainer(callback).train()
-print(json.dumps({"said": callback.said}))
 """
 
 EXPLAINED = """
@@ -91,9 +98,16 @@ except torch.OutOfMemoryError as error:
 """
 
 
-def run(script: str, folder: Path) -> tuple[dict[str, object], str]:
+def run(script: str, folder: Path, **variables: str) -> tuple[dict[str, object], str]:
     """What the script printed last, as JSON, and its standard error."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("CTXPLAN_")},
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(ROOT),
+        "XDG_STATE_HOME": str(folder / "state"),
+        **variables,
+    }
     done = subprocess.run(
         [sys.executable, "-c", SETUP + script, str(folder)],
         capture_output=True,
@@ -106,8 +120,27 @@ def run(script: str, folder: Path) -> tuple[dict[str, object], str]:
     return json.loads(done.stdout.strip().splitlines()[-1]), done.stderr
 
 
-def test_the_first_steps_of_a_run_are_compared_and_the_longest_sample_is_known(tmp_path: Path) -> None:
-    out, told = run(WATCHED, tmp_path)
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The address of a real service that asks for keys, and a key that may send it observations."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'ctxplan.db'}"
+
+    async def prepare() -> None:
+        database = Database(url)
+        await migrate(database)
+        await database.dispose()
+
+    asyncio.run(prepare())
+    made = key(url, "measure")
+    with serving(tmp_path, database_url=url, require_keys=True, keys_secret=SecretStr(SECRET)) as address:
+        yield address, made.key
+
+
+def test_the_first_steps_of_a_run_are_compared_and_what_they_showed_is_sent(
+    tmp_path: Path, service: tuple[str, str]
+) -> None:
+    address, secret = service
+    out, told = run(WATCHED, tmp_path, CTXPLAN_SERVER=address, CTXPLAN_API_KEY=secret)
     assert (out["longest"], out["layers"], out["r"]) == (48, 2, 4)
     said = out["said"]
     assert isinstance(said, list)
@@ -123,8 +156,16 @@ def test_the_first_steps_of_a_run_are_compared_and_the_longest_sample_is_known(t
     assert not any("the model trains" in sentence for sentence in said)
     assert out["hooks"] == 0
     assert told.count(f"ctxplan: {said[0]}") == 1
-    assert seen[0]["allocated_bytes"] == 2**34
-    assert seen[0]["calibration"]["points"] > 0
+    assert seen[0]["peaks"]["allocated_bytes"] == 2**34
+    assert seen[0]["calibration"] == shipped().id
+    with Client(address, api_key=secret) as client:
+        kept = list(client.each_observation(state="beyond"))
+    assert [one["document"] for one in kept] == seen[::-1]
+    # A live model brings its own config, so that the service judges it by its own calibration.
+    assert [one["expected_bytes"] for one in kept] == [row["expected"]["expected"] for row in seen[::-1]]
+    assert all(f"the run took {16:.2f} GiB" in (one["drift"] or "") for one in kept)
+    assert not (tmp_path / "state").exists()
+    assert secret not in told
 
 
 def test_a_run_that_will_not_fit_is_ended_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -132,13 +173,24 @@ def test_a_run_that_will_not_fit_is_ended_where_that_is_asked_for(tmp_path: Path
     assert isinstance(out["steps"], int)
     assert out["steps"] <= 1
     assert "will not fit" in str(out["said"])
+    # The live model trains its embedding as well, of which the trainer's arguments say nothing.
+    assert str(out["said"]).count("the model trains") == 1
 
 
 def test_an_out_of_memory_is_raised_as_it_was_with_the_plan_as_a_note(tmp_path: Path) -> None:
-    out, told = run(EXPLAINED, tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: a service that is away
+        out, told = run(EXPLAINED, tmp_path, CTXPLAN_SERVER=f"http://127.0.0.1:{taken.getsockname()[1]}")
     assert out["same"] == "CUDA out of memory. Tried to allocate 3.00 GiB."
     notes = out["notes"]
     assert isinstance(notes, list)
     assert len(notes) == 1
     assert "seen: tried to allocate 3.00 GiB" in notes[0]
     assert notes[0] in told
+    (ended,) = [json.loads(line) for line in (tmp_path / "ended.jsonl").read_text().splitlines()]
+    assert (ended["outcome"], ended["allocator"]["tried_bytes"]) == ("out_of_memory", 3 * 2**30)
+    (unsent,) = (tmp_path / "state" / "ctxplan").iterdir()
+    assert json.loads(unsent.read_text()) == ended
+    assert "could not be sent" in told
+    (read,) = read_observations({"observations": [ended]})
+    assert judge(read, PLANNER, known=PLANNER).state == "unjudged"

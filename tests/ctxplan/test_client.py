@@ -7,21 +7,17 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
-import uvicorn
 
 import ctxplan
-from app.listen import listen
-from app.main import create_app
-from app.settings import Settings
 from ctxplan import AsyncClient, Client
 from ctxplan.calibrations import shipped
 from ctxplan.client import Conflict, NotFound, RefusedInput, Retries, Unreachable, estimate_from_json
 from estimator import CtxplanError, parse_job
 from tests.app.jobs import DOES_NOT_FIT, FITS, MODEL, WRONG_JOBS
+from tests.ctxplan.serving import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 LLAMA_70B = json.loads((ROOT / "examples" / "llama-3.3-70b-qlora-89k.json").read_text(encoding="utf-8"))
@@ -32,22 +28,9 @@ HERE = ctxplan.Planner(offline=True, calibration=shipped())
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service of our own, whose calibrations a test may change. The socket listens before the server runs."""
-    folder = tmp_path_factory.mktemp("service")
-    settings = Settings(
-        allow_hub=False,
-        log_level="error",
-        allow_calibration=True,
-        calibrations=folder / "calibrations",
-        database_url=f"sqlite+aiosqlite:///{folder / 'ctxplan.db'}",
-    )
-    listening = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, access_log=False))
-    thread = Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    """A service of our own, whose calibrations a test may change."""
+    with serving(tmp_path_factory.mktemp("service"), allow_calibration=True) as address:
+        yield address
 
 
 @pytest.fixture
@@ -198,7 +181,7 @@ def test_a_service_that_does_not_answer_in_time_is_unreachable() -> None:
 
 
 def test_the_python_of_the_manual_runs(address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = re.findall(
+    first, _, second = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "client.md").read_text(encoding="utf-8"), re.DOTALL
     )
     exec(first.replace("http://127.0.0.1:8000", address), {})  # noqa: S102 - our own manual

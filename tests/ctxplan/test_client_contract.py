@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator, Iterator
 from inspect import iscoroutinefunction, signature
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 
+from app.jobs.reading import OF_CALIBRATE, SUBMISSION, WHAT
 from app.main import create_app
 from app.preflight.request import RULES as PREFLIGHT_RULES
 from app.settings import Settings
 from app.tokens.question import question_schema
-from ctxplan.client import AsyncClient, Client, Retries, answers, calibration_answers, calls, errors
-from ctxplan.client.options import PreflightOptions, TokensOptions
+from ctxplan.client import (
+    AsyncClient,
+    Client,
+    Retries,
+    answers,
+    calibration_answers,
+    calls,
+    errors,
+    queue_answers,
+    queue_calls,
+)
+from ctxplan.client.options import CampaignOptions, PreflightOptions, SubmitOptions, TokensOptions
 from ctxplan.client.retries import ASK_AGAIN
 from ctxplan.client.wire import Call
 from tests.app.jobs import FITS
 
 MANUAL = (Path(__file__).resolve().parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
-ELSEWHERE = ("/v1/probe-jobs", "/v1/measurements", "/v1/campaigns", "/v1/workers", "/problems")
-"""The queue, which the worker speaks with, and the pages."""
+ELSEWHERE = ("/v1/probe-jobs/leases", "/v1/probe-jobs/{id}/leases", "/v1/workers/{id}/heartbeat", "/problems")
+"""What workers speak, and the pages."""
 
 CALLS: dict[str, Call[Any]] = {
     "estimate": calls.estimate(FITS),
@@ -44,12 +56,42 @@ CALLS: dict[str, Call[Any]] = {
     "fit_calibration": calls.fit_calibration([], []),
     "activate_calibration": calls.activate_calibration("x", None),
     "roll_back_calibration": calls.roll_back_calibration(None),
+    "submit_point": queue_calls.submit_point({}, {}),
+    "submit_points": queue_calls.submit_points([{}], {}),
+    "start_campaign": queue_calls.start_campaign(FITS, {}),
+    "probe_jobs": queue_calls.probe_jobs(None, None, None, None),
+    "probe_job": queue_calls.probe_job(1),
+    "cancel_probe_job": queue_calls.cancel_probe_job(1),
+    "retry_probe_job": queue_calls.retry_probe_job(1),
+    "add_measurements": queue_calls.add_measurements([]),
+    "measurements": queue_calls.measurements(None, None, None, None, None, None),
+    "measurement": queue_calls.measurement(1),
+    "release_measurement": queue_calls.release_measurement(1, None),
+    "campaigns": queue_calls.campaigns(None, None, None),
+    "campaign": queue_calls.campaign(1),
+    "cancel_campaign": queue_calls.cancel_campaign(1),
+    "watch_campaign": queue_calls.watch_campaign(1),
+    "workers": queue_calls.workers(),
+    "drain_worker": queue_calls.drain_worker("a worker/of ours", True),
+    "add_observations": queue_calls.add_observations([]),
+    "observations": queue_calls.observations(None, None, None),
     "health": calls.health(),
     "ready": calls.ready(),
     "metrics": calls.metrics(),
 }
+OF_ALL_PAGES = {
+    "each_probe_job": "probe_jobs",
+    "each_measurement": "measurements",
+    "each_campaign": "campaigns",
+    "each_observation": "observations",
+}
+"""Methods that go through the pages of another one."""
+TOLD = "watch_campaign"
 TYPES = {
-    name: kind for module in (answers, calibration_answers) for name, kind in vars(module).items() if is_typeddict(kind)
+    name: kind
+    for module in (answers, calibration_answers, queue_answers)
+    for name, kind in vars(module).items()
+    if is_typeddict(kind)
 }
 APP = create_app(Settings(allow_hub=False, log_level="error", calibrations=Path("no such directory")))
 SCHEMAS: dict[str, Any] = APP.openapi()["components"]["schemas"]
@@ -74,12 +116,41 @@ def test_every_route_for_people_has_its_call_and_every_call_its_route() -> None:
 
 
 def test_both_clients_have_a_method_for_every_call_with_the_same_arguments_and_answer() -> None:
-    offered = {name for name in vars(Client) if not name.startswith("_")} - {"ask", "close"}
-    assert offered == set(CALLS)
-    for name in offered:
+    offered = {name for name in dir(Client) if not name.startswith("_")} - {"ask", "close"}
+    assert offered == set(CALLS) | OF_ALL_PAGES.keys()
+    for name in offered - OF_ALL_PAGES.keys() - {TOLD}:
         sync, asynchronous = getattr(Client, name), getattr(AsyncClient, name)
         assert signature(sync) == signature(asynchronous)
         assert (sync.__doc__, iscoroutinefunction(asynchronous)) == (asynchronous.__doc__, True)
+
+
+def test_what_goes_on_and_on_is_iterated_over_by_both_clients_with_the_same_arguments() -> None:
+    for name in (*OF_ALL_PAGES, TOLD):
+        sync, asynchronous = getattr(Client, name), getattr(AsyncClient, name)
+        assert signature(sync).parameters == signature(asynchronous).parameters
+        assert sync.__doc__ == asynchronous.__doc__
+        given, awaited = get_type_hints(sync)["return"], get_type_hints(asynchronous)["return"]
+        assert get_args(given)[0] is get_args(awaited)[0]
+        assert issubclass(get_origin(given), Iterator)
+        assert issubclass(get_origin(awaited), AsyncIterator)
+    for name, page in OF_ALL_PAGES.items():
+        narrowed = signature(getattr(Client, page)).parameters.keys() - {"limit", "cursor"}
+        assert signature(getattr(Client, name)).parameters.keys() == narrowed
+
+
+def test_what_may_be_asked_beside_points_or_a_model_is_what_the_service_takes() -> None:
+    beside = CampaignOptions.__annotations__.keys() | SubmitOptions.__annotations__.keys()
+    assert beside - {"idempotency_key"} == SUBMISSION.keys() - set(WHAT)
+    assert CampaignOptions.__annotations__.keys() - SubmitOptions.__annotations__.keys() == set(OF_CALIBRATE)
+
+
+def test_a_submission_has_a_key_of_its_own_unless_it_is_given_one() -> None:
+    first, second = CALLS["submit_point"], queue_calls.submit_point({}, {})
+    assert first.key
+    assert first.key != second.key
+    mine = queue_calls.submit_point({}, {"idempotency_key": "mine", "priority": 3})
+    assert (mine.key, mine.headers["idempotency-key"]) == ("mine", "mine")
+    assert mine.body == {"point": {}, "priority": 3}
 
 
 def test_what_may_be_asked_beside_a_config_or_documents_is_what_the_service_takes() -> None:
@@ -107,7 +178,7 @@ def from_hint(hint: Any) -> Any:
     origin, parts = get_origin(hint), get_args(hint)
     if origin is list:
         return [from_hint(parts[0])]
-    if origin is UnionType:
+    if origin is UnionType or origin is Union:
         return frozenset(from_hint(part) for part in parts)
     if origin is Literal:
         return frozenset(parts) if len(parts) > 1 else parts[0]
@@ -119,7 +190,8 @@ def from_hint(hint: Any) -> Any:
 def from_schema(schema: dict[str, Any]) -> Any:
     """The same of a schema."""
     if "$ref" in schema:
-        return schema["$ref"].rpartition("/")[2]
+        name = schema["$ref"].rpartition("/")[2]
+        return frozenset(SCHEMAS[name]["enum"]) if "enum" in SCHEMAS[name] else name
     if "anyOf" in schema:
         return frozenset(from_schema(one) for one in schema["anyOf"])
     if "enum" in schema:
@@ -131,7 +203,7 @@ def from_schema(schema: dict[str, Any]) -> Any:
 
 def test_the_manual_names_every_method_and_draws_the_tree_of_the_errors() -> None:
     named = set(re.findall(r"`(\w+)\(", MANUAL.split("## What can be asked")[1].split("## What it does")[0]))
-    assert named == set(CALLS)
+    assert named == set(CALLS) | OF_ALL_PAGES.keys()
     drawn = re.search(r"<!-- tree -->\n```\n(.*?)```", MANUAL, re.DOTALL)
     assert drawn
     lines = (errors.__doc__ or "").splitlines()

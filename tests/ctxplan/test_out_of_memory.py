@@ -6,17 +6,20 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from ctxplan import Client, Planner, ServiceError, explain_out_of_memory
+from app.observations.reading import read_observations
+from ctxplan import Planner, ProblemError, ServiceError, explain_out_of_memory
+from ctxplan.client.errors import problem_error
 from ctxplan.live import Batches, longest_sample, trained_bytes
-from ctxplan.observations import Observations
+from ctxplan.observations import SERVER, Observations, default_unsent
 from ctxplan.watching import GIB, Seen, after_a_step, at_length, before_the_run, plan_run, will_not_fit
 from estimator import parse_job
 
@@ -73,34 +76,154 @@ class TestExplained:
 class TestObservations:
     ESTIMATE = PLANNER.estimate(JOB)
 
+    SEEN: ClassVar[dict[str, Any]] = {"step": 1, "peaks": {"allocated_bytes": 5 * GIB, "reserved_bytes": 6 * GIB}}
+
     def test_what_was_seen_stands_beside_what_was_expected_one_line_each(self, tmp_path: Path) -> None:
         kept = Observations(tmp_path / "seen.jsonl", clock=lambda: datetime(2026, 11, 25, 10, tzinfo=UTC))
         for step in (1, 2):
-            kept.add({"step": step, "allocated_bytes": 5}, self.ESTIMATE)
+            kept.add({**self.SEEN, "step": step}, self.ESTIMATE)
         first, second = (json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines())
         assert (first["step"], second["step"], first["seen_at"]) == (1, 2, "2026-11-25T10:00:00+00:00")
         assert first["expected"]["expected"] == self.ESTIMATE.peak_allocated_bytes.expected
         assert parse_job(first["job"]) == self.ESTIMATE.job
+        assert (first["outcome"], first["calibration"]) == ("ok", self.ESTIMATE.calibration["id"])
+        assert first["run"] == second["run"]
+        assert len(read_observations({"observations": [first, second]})) == 2
 
-    def test_a_client_that_takes_them_gets_them_and_one_that_does_not_gets_nothing(self) -> None:
-        sent: list[dict[str, Any]] = []
-        Observations(client=SimpleNamespace(add_observation=sent.append)).add({"step": 1}, self.ESTIMATE)
-        assert [one["step"] for one in sent] == [1]
-        with Client("http://127.0.0.1:9", retries=0) as client:
-            Observations(client=client).add({"step": 1}, self.ESTIMATE)
+    def test_without_a_file_and_a_service_nothing_is_done(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(SERVER, raising=False)
+        assert not Observations().is_wanted
+        assert not Observations(server="").is_wanted
+        monkeypatch.setenv(SERVER, "http://service")
+        assert Observations().is_wanted
+        assert not Observations(server="").is_wanted
 
-    def test_a_full_disk_or_a_service_that_is_away_ends_no_run_and_is_said_once(
+    def test_a_file_that_cannot_be_written_ends_no_run_and_is_said_once(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        def away(_: dict[str, Any]) -> None:
-            raise ServiceError("is away")
+        kept = Observations(tmp_path, server="")
+        with caplog.at_level(logging.WARNING, "ctxplan"):
+            kept.add({}, self.ESTIMATE)
+            kept.add({}, self.ESTIMATE)
+        assert len(caplog.records) == 1
 
-        for kept in (Observations(tmp_path), Observations(client=SimpleNamespace(add_observation=away))):
-            caplog.clear()
-            with caplog.at_level(logging.WARNING, "ctxplan"):
-                kept.add({}, self.ESTIMATE)
-                kept.add({}, self.ESTIMATE)
-            assert len(caplog.records) == 1
+    def test_nothing_that_goes_wrong_ends_a_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.WARNING, "ctxplan"):
+            Observations(tmp_path / "seen.jsonl", server="").add({"step": object()}, self.ESTIMATE)
+            Observations(client=Taker(RuntimeError("odd")), unsent=tmp_path / "unsent").add({}, self.ESTIMATE)
+            Observations(server="no address", unsent=tmp_path / "unsent.jsonl").add({}, self.ESTIMATE)
+        assert len(caplog.records) == 3
+
+
+class Taker:
+    """Takes observations, or raises; remembers what was sent in each request."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.errors = list(errors)
+        self.sent: list[list[dict[str, Any]]] = []
+
+    def add_observations(self, observations: Sequence[Mapping[str, Any]]) -> None:
+        error = self.errors.pop(0) if self.errors else None
+        if error is not None:
+            raise error
+        self.sent.append([dict(one) for one in observations])
+
+    @property
+    def steps(self) -> list[list[int]]:
+        return [[one["step"] for one in sent] for sent in self.sent]
+
+
+def refused(status: int) -> ProblemError:
+    return problem_error(status, {"detail": "is not taken"})
+
+
+class TestSent:
+    ESTIMATE = PLANNER.estimate(JOB)
+    AWAY = ServiceError("is away")
+
+    def observed(self, taker: Taker, unsent: Path, *steps: int) -> None:
+        kept = Observations(client=taker, unsent=unsent)
+        for step in steps:
+            kept.add({"step": step}, self.ESTIMATE)
+
+    def test_each_is_sent_at_once(self, tmp_path: Path) -> None:
+        taker = Taker()
+        self.observed(taker, tmp_path / "unsent", 1, 2)
+        assert taker.steps == [[1], [2]]
+        assert not (tmp_path / "unsent").exists()
+
+    def test_a_service_that_is_away_is_waited_for_once_and_gets_them_with_the_next_run(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        unsent, taker = tmp_path / "state" / "unsent", Taker(self.AWAY)
+        with caplog.at_level(logging.WARNING, "ctxplan"):
+            self.observed(taker, unsent, 1, 2, 3)
+        assert taker.sent == []
+        assert len(caplog.records) == 1
+        assert str(unsent) in caplog.text
+        self.observed(taker, unsent, 4, 5)
+        assert taker.steps == [[1, 2, 3], [4], [5]]
+        assert unsent.read_bytes() == b""
+
+    def test_what_waits_is_kept_where_the_service_goes_away_again(self, tmp_path: Path) -> None:
+        unsent = tmp_path / "unsent"
+        self.observed(Taker(self.AWAY), unsent, 1)
+        self.observed(Taker(self.AWAY), unsent, 2)
+        taker = Taker()
+        self.observed(taker, unsent, 3)
+        assert taker.steps == [[1, 2], [3]]
+
+    @pytest.mark.parametrize("status", [400, 404, 413, 422])
+    def test_what_a_service_will_never_take_is_not_kept_for_it(self, status: int, tmp_path: Path) -> None:
+        unsent = tmp_path / "unsent"
+        self.observed(Taker(self.AWAY), unsent, 1)
+        taker = Taker(refused(status), refused(status))
+        self.observed(taker, unsent, 2, 3)
+        assert taker.steps == [[3]]
+        assert unsent.read_bytes() == b""
+
+    @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+    def test_what_it_may_take_later_is(self, status: int, tmp_path: Path) -> None:
+        unsent = tmp_path / "unsent"
+        self.observed(Taker(refused(status)), unsent, 1)
+        assert len(unsent.read_bytes().splitlines()) == 1
+
+    def test_a_line_that_a_dying_process_left_half_is_passed_over(self, tmp_path: Path) -> None:
+        unsent = tmp_path / "unsent"
+        self.observed(Taker(self.AWAY), unsent, 1)
+        whole = unsent.read_bytes()
+        unsent.write_bytes(b"{broken\n" + whole + whole[:40])
+        taker = Taker()
+        self.observed(taker, unsent, 2)
+        assert taker.steps == [[1], [2]]
+        assert unsent.read_bytes() == b""
+
+    def test_a_service_that_is_gone_for_good_does_not_fill_the_disk(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unsent = tmp_path / "unsent"
+        self.observed(Taker(self.AWAY), unsent, 1)
+        size = unsent.stat().st_size
+        monkeypatch.setattr("ctxplan.observations.MOST_KEPT_BYTES", 3 * size)
+        self.observed(Taker(self.AWAY), unsent, *range(2, 9))
+        assert size < unsent.stat().st_size <= 3 * size
+
+    def test_more_than_goes_into_a_request_goes_with_later_ones(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ctxplan.observations.MOST_AT_ONCE", 2)
+        unsent = tmp_path / "unsent"
+        self.observed(Taker(self.AWAY), unsent, 1, 2, 3)
+        taker = Taker()
+        self.observed(taker, unsent, 4, 5)
+        assert taker.steps == [[1, 2], [4], [3], [5]]
+
+    def test_what_waits_for_one_service_is_not_sent_to_another(self) -> None:
+        home = {"XDG_STATE_HOME": "/state"}
+        ours, theirs = default_unsent("http://ours", home), default_unsent("http://theirs", home)
+        assert ours != theirs
+        assert ours.parent == theirs.parent == Path("/state/ctxplan")
+        assert default_unsent("http://ours", {}).is_relative_to(Path.home())
 
 
 class Tensor:

@@ -8,6 +8,7 @@ from app.database.models.fits import CalibrationRowsModel, CampaignFitModel
 from app.database.models.jobs import JobModel, RequirementModel
 from app.database.models.keys import ApiKeyModel
 from app.database.models.measurements import LateResultModel, MeasurementModel
+from app.database.models.observations import ObservationModel
 from app.database.models.workers import WorkerModel
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "JobModel",
     "LateResultModel",
     "MeasurementModel",
+    "ObservationModel",
     "RequirementModel",
     "SubmissionModel",
     "WorkerModel",

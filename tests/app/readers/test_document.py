@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import time
 import tracemalloc
@@ -87,6 +88,24 @@ def test_both_parsers_of_yaml_refuse_a_bomb_at_once(monkeypatch: pytest.MonkeyPa
         with pytest.raises(ConfigError):
             read_document(body, "train.yaml")
         assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, yaml.CSafeLoader])
+@pytest.mark.parametrize(
+    ("body", "line", "what"),
+    [
+        (b"a: 1\nb: \xff\n", 2, "not UTF-8: byte 8"),
+        ("a: 1\nb: é\nc: \x07".encode(), 3, "the character U+0007"),
+        (b"\x00", 1, "the character U+0000"),
+    ],
+)
+def test_what_no_text_holds_is_refused_at_its_line(
+    monkeypatch: pytest.MonkeyPatch, loader: type, body: bytes, line: int, what: str
+) -> None:
+    monkeypatch.setattr("app.readers.document._LOADER", loader)
+    with pytest.raises(ConfigError, match=re.escape(what)) as refused:
+        read_document(body, "train.yaml")
+    assert str(refused.value).startswith(f"train.yaml:{line}: ")
 
 
 def test_a_document_says_the_line_of_every_key() -> None:
