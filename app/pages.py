@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from app.page.words import FILTERS
@@ -37,13 +38,29 @@ HEADERS = {
 }
 
 
-def page(template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> HTMLResponse:
+NAVIGATION = (
+    ("/", "Plan", "plan"),
+    ("/tiers", "Tiers", "plan"),
+    ("/calibrations", "Calibrations", "plan"),
+    ("/jobs", "Jobs", "measure"),
+    ("/workers", "Workers", "measure"),
+    ("/docs", "API", None),
+)
+"""The pages that every page leads to, each with the scope that it needs."""
+
+
+def page(
+    request: Request, template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any
+) -> HTMLResponse:
     """A page, or a part of one, with a policy that lets only this service's own scripts and styles run.
 
     Args:
+        request: whose principal, where its route asked for one, decides what is offered.
         template: a file of ``app/templates/page``. headers: beside those that every page has.
     """
-    html = _environment().get_template(template).render(values)
+    viewer = getattr(request.state, "principal", None)
+    offered = [one for one in NAVIGATION if viewer is None or one[2] is None or one[2] in viewer.scopes]
+    html = _environment().get_template(template).render({"viewer": viewer, "navigation": offered, **values})
     return HTMLResponse(html, status_code=status, headers={**HEADERS, **(headers or {})})
 
 

@@ -17,8 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from app.backend import Backend
+from app.keys.attempts import Attempts
 from app.keys.form import is_key
-from app.keys.store import SCOPES, KeyView
+from app.keys.sessions import Session, Sessions
+from app.keys.store import SCOPES, KeyStore, KeyView
 from estimator.errors import CtxplanError
 
 Scope = Literal["plan", "measure", "work", "admin"]
@@ -26,6 +28,8 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="ctxplan"'}
 REMEMBERED_SECONDS = 5.0
 """How long a key that was checked is taken without asking the database: a revocation takes effect within that."""
 MAX_REMEMBERED = 1024
+COOKIE = "ctxplan_session"
+PURPOSE = "browser session"
 
 
 class MissingScope(CtxplanError):
@@ -39,11 +43,16 @@ class MissingScope(CtxplanError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who asks. ``name`` tells one from another; ``local`` is whoever may reach a loopback address without a key."""
+    """Who asks. ``name`` tells one from another; ``local`` is whoever may reach a loopback address without a key.
+
+    Attributes:
+        is_signed_in: it is a browser, by its session.
+    """
 
     name: str
     scopes: frozenset[str]
     is_local: bool = False
+    is_signed_in: bool = False
 
 
 LOCAL = Principal(name="local", scopes=frozenset(SCOPES), is_local=True)
@@ -58,18 +67,48 @@ class Gate:
 
     def __init__(self, backend: Backend, *, required: bool, time: Callable[[], float] = monotonic) -> None:
         self.required = required
+        self.attempts = Attempts(time=time)
         self._backend = backend
         self._time = time
+        self._sessions: Sessions | None = None
         self._remembered: dict[str, tuple[float, KeyView]] = {}
 
     async def principal(self, request: Request) -> Principal:
-        """Raises HTTPException 401 for no key or a wrong one, and QueueUnavailable where none can be checked."""
+        """By its key, else by its browser's session. Where no key is needed, a session is not looked at.
+
+        Raises:
+            HTTPException: 401 for no key or a wrong one, 403 for a page of another site. QueueUnavailable: none can be
+                checked.
+        """
         header = request.headers.get("authorization")
-        if header is None:
-            if self.required:
-                raise _unauthenticated("this server asks for an API key")
-            _refuse_other_sites(request)
+        if header is not None:
+            return await self._bearer(header)
+        refuse_other_sites(request)
+        if not self.required:
             return LOCAL
+        cookie = request.cookies.get(COOKIE)
+        if not cookie:
+            raise _unauthenticated("this server asks for an API key")
+        view = await self._of_session(cookie)
+        if view is None:
+            raise _unauthenticated("the session has ended: sign in again")
+        return Principal(name=view.id, scopes=frozenset(view.scopes), is_signed_in=True)
+
+    async def sign_in(self, key: str) -> str | None:
+        """The cookie of a new session for who has this key; None where it opens nothing. Raises QueueUnavailable."""
+        view = await self._checked(key)
+        if view is None or not view.is_valid(self._backend.clock()):
+            return None
+        return (await self.sessions()).begin(view.id)
+
+    async def sessions(self) -> Sessions:
+        """The sessions of browsers. Raises QueueUnavailable, SecretUnavailable."""
+        if self._sessions is None:
+            keys = await self._backend.keys()
+            self._sessions = Sessions(keys.secret_of(PURPOSE), clock=self._backend.clock)
+        return self._sessions
+
+    async def _bearer(self, header: str) -> Principal:
         scheme, _, key = header.partition(" ")
         if scheme.lower() != "bearer":
             raise _unauthenticated("the Authorization header is not a bearer's")
@@ -77,6 +116,20 @@ class Gate:
         if view is None or not view.is_valid(self._backend.clock()):
             raise _unauthenticated("the API key is not valid")
         return Principal(name=view.id, scopes=frozenset(view.scopes))
+
+    async def _of_session(self, cookie: str) -> KeyView | None:
+        """The key that a session was begun with, where both still open something."""
+        session: Session | None = (await self.sessions()).read(cookie)
+        if session is None:
+            return None
+        now = self._time()
+        until, view = self._remembered.get(session.key_id, (0.0, None))
+        if view is None or now >= until:
+            keys = await self._backend.keys()
+            view = await keys.get(session.key_id)
+            if view is not None and view.is_valid(self._backend.clock()):
+                await self._remember(session.key_id, view, keys)
+        return view if view is not None and view.is_valid(self._backend.clock()) else None
 
     async def _checked(self, key: str) -> KeyView | None:
         if not is_key(key):
@@ -88,14 +141,16 @@ class Gate:
         self._remembered.pop(key, None)
         keys = await self._backend.keys()
         view = await keys.find(key)
-        if view is None or not view.is_valid(self._backend.clock()):
-            return view
+        if view is not None and view.is_valid(self._backend.clock()):
+            await self._remember(key, view, keys)
+        return view
+
+    async def _remember(self, name: str, view: KeyView, keys: KeyStore) -> None:
         with suppress(SQLAlchemyError):  # a full disk does not lock anybody out
             await keys.used(view)
         if len(self._remembered) >= MAX_REMEMBERED:
             self._remembered.clear()
-        self._remembered[key] = (now + REMEMBERED_SECONDS, view)
-        return view
+        self._remembered[name] = (self._time() + REMEMBERED_SECONDS, view)
 
 
 class Needs:
@@ -107,6 +162,7 @@ class Needs:
     async def __call__(self, request: Request) -> Principal:
         gate: Gate = request.state.gate
         principal = await gate.principal(request)
+        request.state.principal = principal
         if self.scope not in principal.scopes:
             raise MissingScope(self.scope)
         return principal
@@ -146,7 +202,21 @@ def _unauthenticated(detail: str) -> HTTPException:
     return HTTPException(401, detail, headers=CHALLENGE)
 
 
-def _refuse_other_sites(request: Request) -> None:
-    """A page of another site that a person has open reaches loopback as well, and asks for no key either."""
-    if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-        raise HTTPException(403, "without an API key, a page of another site changes nothing here")
+def refuse_other_sites(request: Request) -> None:
+    """A page of another site that a person has open reaches this service as well: without a key on loopback, and with
+    the person's session elsewhere. Raises HTTPException 403 where it would change something.
+
+    Browsers say whose page asks in ``Sec-Fetch-Site``, but not to an address on plain HTTP beyond loopback; there the
+    ``Origin`` says it.
+    """
+    if request.method in ("GET", "HEAD"):
+        return
+    site = request.headers.get("sec-fetch-site")
+    if site is None:
+        origin = request.headers.get("origin")
+        host = request.headers.get("host", "").lower()
+        is_other = origin is not None and origin.partition("://")[2].lower() != host
+    else:
+        is_other = site not in ("same-origin", "none")
+    if is_other:
+        raise HTTPException(403, "a page of another site changes nothing here")

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ctxplan.nearest import nearest as most_like
 from estimator.architecture import Architecture, Quantization
 from estimator.families import read_config
 
@@ -91,13 +91,8 @@ def find(name: str) -> Match | None:
 
 
 def nearest(name: str) -> str | None:
-    """The known name that is most like this one."""
-    found = get_close_matches(name[:256].lower(), list(_index()), n=1, cutoff=0.75)
-    return (
-        next((known for known, _ in _names(_index()[found[0]].entry) if known.lower() == found[0]), None)
-        if found
-        else None
-    )
+    """The known name that is most like this one; see `ctxplan.nearest`."""
+    return most_like(name, (known for entry in entries().values() for known, _ in _names(entry)))
 
 
 def architecture_of(match: Match) -> Architecture:

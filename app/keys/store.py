@@ -123,6 +123,16 @@ class KeyStore:
         same = hmac.compare_digest(row.hmac if row else "0" * 64, self._hmac(key))
         return _view(row) if row is not None and same else None
 
+    async def get(self, id: str) -> KeyView | None:
+        """The key of an id, whether it is valid or not; None where there is none."""
+        async with self._database.read_session() as session:
+            row = await session.get(ApiKeyModel, id)
+            return None if row is None else _view(row)
+
+    def secret_of(self, purpose: str) -> bytes:
+        """Another secret, of 32 bytes, for something else than keys: from it, the keys' own cannot be told."""
+        return hmac.new(self._secret, f"ctxplan {purpose}".encode(), hashlib.sha256).digest()
+
     async def used(self, view: KeyView) -> None:
         """Note that a key was used, to the minute."""
         now = self._clock()

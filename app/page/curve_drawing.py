@@ -4,7 +4,6 @@ y in pixels from the top; lines and areas in a thousandth of either."""
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import NamedTuple
 
 from app.page.curve import CardLine, Curve, Point
@@ -44,15 +43,12 @@ class Zone(NamedTuple):
     width: float
 
 
-class Strip(NamedTuple):
-    """A slice of the picture that tells about its length when it is pointed at."""
+class Mark(NamedTuple):
+    """A length on the curve, and where it is."""
 
-    x: float
-    width: float
     at: float
     y: float
     point: Point
-    is_right: bool
 
 
 class Drawing(NamedTuple):
@@ -65,8 +61,8 @@ class Drawing(NamedTuple):
     y_ticks: tuple[Tick, ...]
     lines: tuple[Line, ...]
     zones: tuple[Zone, ...]
-    strips: tuple[Strip, ...]
-    job: Strip
+    marks: tuple[Mark, ...]
+    job: Mark
     safe: float | None
 
 
@@ -92,7 +88,7 @@ def draw(curve: Curve, longest: MaxContext, length: int) -> Drawing:
     shown = [point for point in curve.points if point.upper <= scale.top]
     upper = [(point.tokens, point.upper) for point in shown]
     expected = [(point.tokens, point.expected) for point in shown]
-    strips = _strips(shown or list(curve.points[:1]), scale)
+    marks = tuple(Mark(scale.x(one.tokens), scale.y(one.expected), one) for one in shown or curve.points[:1])
     return Drawing(
         height=HEIGHT,
         band=scale.path(upper + expected[::-1]),
@@ -101,24 +97,9 @@ def draw(curve: Curve, longest: MaxContext, length: int) -> Drawing:
         y_ticks=_y_ticks(scale),
         lines=_lines(curve, scale),
         zones=_zones(longest, scale),
-        strips=strips,
-        job=min(strips, key=lambda strip: abs(strip.point.tokens - length)),
+        marks=marks,
+        job=min(marks, key=lambda mark: abs(mark.point.tokens - length)),
         safe=scale.x(longest.safe) if longest.safe and longest.safe <= curve.end else None,
-    )
-
-
-def _strips(points: list[Point], scale: _Scale) -> tuple[Strip, ...]:
-    edges = [0.0, *((scale.x(a.tokens) + scale.x(b.tokens)) / 2 for a, b in pairwise(points)), 100.0]
-    return tuple(
-        Strip(
-            x=round(left, 3),
-            width=round(right - left, 3),
-            at=scale.x(point.tokens),
-            y=scale.y(point.expected),
-            point=point,
-            is_right=scale.x(point.tokens) > 50,
-        )
-        for point, (left, right) in zip(points, pairwise(edges), strict=True)
     )
 
 

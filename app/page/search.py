@@ -21,10 +21,13 @@ class Found(NamedTuple):
 
 
 def search(text: str) -> tuple[Found, ...]:
-    """The models in one of whose names every typed word is found, the best first; some where nothing is typed."""
+    """The models in one of whose names every typed word is found, the best first; where there is none, the one that was
+    perhaps meant; some where nothing is typed."""
     text = text.strip().lower()[:LONGEST]
     words = [word for word in re.split(r"[^a-z0-9.]+", text) if word]
     found = [one for listing in models() if (one := _match(listing, words, text))]
+    if not found and (meant := catalogue.nearest(text)) is not None:
+        found = [Found(meant, listing) for listing in models() if meant in (listing.id, *listing.aliases)]
     return tuple(sorted(found, key=lambda one: _rank(one, words))[:MOST])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from estimator import Job
@@ -11,6 +12,7 @@ GIB = 2**30
 MIB = 2**20
 
 VERDICTS = {"fits": "Fits", "does_not_fit": "Does not fit", "uncertain": "Uncertain"}
+STATE_CLASSES = {"succeeded": "fits", "done": "fits", "failed": "short", "leased": "busy", "measuring": "busy"}
 VERDICT_CLASSES = {"fits": "fits", "does_not_fit": "short", "uncertain": "unsure"}
 
 _SPELLED = {
@@ -99,6 +101,35 @@ def verdict_class(value: str) -> str:
     return VERDICT_CLASSES[value]
 
 
+_AGES = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def ago(at: str, now: datetime) -> str:
+    """How long ago a moment was, or in how long it will be, in the largest unit that it fills.
+
+    Args:
+        at: ISO 8601, with its zone.
+    """
+    seconds = (now - datetime.fromisoformat(at)).total_seconds()
+    size, unit = next(((size, unit) for size, unit in _AGES if abs(seconds) >= size), (1, ""))
+    if not unit:
+        return "now"
+    words = f"{int(abs(seconds) // size)} {unit}"
+    return f"{words} ago" if seconds > 0 else f"in {words}"
+
+
+def moment(at: str) -> str:
+    """A moment to the second, in UTC."""
+    return f"{datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def state_class(state: str) -> str:
+    """A state of a job or a campaign as the style sheet names it."""
+    return {"succeeded": "fits", "done": "fits", "failed": "short", "leased": "busy", "measuring": "busy"}.get(
+        state, "idle"
+    )
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "gib": gib,
     "tokens": tokens,
@@ -113,5 +144,8 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "model_name": model_name,
     "verdict": verdict,
     "verdict_class": verdict_class,
+    "ago": ago,
+    "moment": moment,
+    "state_class": state_class,
 }
 """What the templates may use."""

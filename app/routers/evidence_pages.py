@@ -28,9 +28,9 @@ MOST_CALIBRATIONS = 100
 
 
 @router.get("/tiers")
-async def tiers() -> Response:
+async def tiers(request: Request) -> Response:
     """Claims about long contexts, and whether a run has shown them."""
-    return page("tiers.html", tiers=[(tier, query_of_job(parse_job(tier["job"]))) for tier in listed()])
+    return page(request, "tiers.html", tiers=[(tier, query_of_job(parse_job(tier["job"]))) for tier in listed()])
 
 
 @router.get("/tiers.json")
@@ -40,7 +40,7 @@ async def tiers_json() -> Response:
 
 
 @router.get("/tiers/{name}")
-async def tier(name: str) -> Response:
+async def tier(request: Request, name: str) -> Response:
     """One claim with its run, step by step; as JSON where the name ends in .json."""
     try:
         found = shown(name.removesuffix(JSON))
@@ -52,7 +52,7 @@ async def tier(name: str) -> Response:
     bars = measures_of(evidence, evidence["measurements"][0]["total_bytes"]) if evidence else ()
     job = evidence["job"] if evidence else found["job"]
     query = query_of_job(parse_job(job))
-    return page("tier.html", tier=found, evidence=evidence, bars=bars, query=query)
+    return page(request, "tier.html", tier=found, evidence=evidence, bars=bars, query=query)
 
 
 @router.get("/calibrations")
@@ -61,7 +61,7 @@ async def calibrations(request: Request) -> Response:
     store = calibrations_of(request)
     items = (await store.page(limit=MOST_CALIBRATIONS, after=None))["items"]
     active = await store.active()
-    return page("calibrations.html", items=items, active=active, plot=error_plot(store.calibration))
+    return page(request, "calibrations.html", items=items, active=active, plot=error_plot(store.calibration))
 
 
 @router.get("/calibrations.json")
@@ -78,4 +78,4 @@ async def calibration(request: Request, id: str) -> Response:
     found = await calibrations_of(request).document(id.removesuffix(JSON))
     if id.endswith(JSON):
         return json_answer(calibration_to_json(found))
-    return page("calibration.html", found=summary(found), plot=error_plot(found))
+    return page(request, "calibration.html", found=summary(found), plot=error_plot(found))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any
+from urllib.parse import quote
 
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,10 +19,12 @@ from app.problems import KINDS, code_of_status
 from estimator.errors import CtxplanError
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+OTHERS = frozenset({"cross-site", "same-site"})
+GONE = (OperationalError, InterfaceError, PoolTimeout)
 
 
 class PageRoute(APIRoute):
-    """A route whose errors a person can read."""
+    """A route whose errors a person can read. Who has no key is asked for one, and comes back to where they were."""
 
     def get_route_handler(self) -> Handler:
         answer = super().get_route_handler()
@@ -26,10 +32,10 @@ class PageRoute(APIRoute):
         async def answered(request: Request) -> Response:
             try:
                 return await answer(request)
-            except (HTTPException, CtxplanError) as error:
+            except (HTTPException, CtxplanError, RequestValidationError, *GONE) as error:
                 if not wants_html(request):
                     raise
-                return _error_page(error)
+                return _error_page(request, error)
 
         return answered
 
@@ -39,11 +45,58 @@ def wants_html(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "")
 
 
-def _error_page(error: HTTPException | CtxplanError) -> Response:
+def wants_json(request: Request) -> bool:
+    """Whether a program asks for the page's JSON at the page's own address."""
+    return "application/json" in request.headers.get("accept", "") and not wants_html(request)
+
+
+def sign_in_page(
+    request: Request, *, to: str, fault: str | None, status: int, headers: dict[str, str] | None = None
+) -> Response:
+    """The form that asks for a key.
+
+    Args:
+        to: the address on this service to go to then. fault: what was wrong with the last try.
+    """
+    # A link on another site's page brings no session, by the cookie's own rule. Asked for again, from here, it does.
+    again = request.method == "GET" and request.headers.get("sec-fetch-site") in OTHERS
+    return page(request, "sign_in.html", status=status, headers=headers, to=to, fault=fault, again=again)
+
+
+def _error_page(request: Request, error: Exception) -> Response:
+    headers: dict[str, str] | None = None
     if isinstance(error, HTTPException):
-        code, status, headers = code_of_status(error.status_code), error.status_code, error.headers
-        detail = str(error.detail)
-    else:
+        if error.status_code == 401:
+            return _asked_for_key(request, error)
+        code, status, detail = code_of_status(error.status_code), error.status_code, str(error.detail)
+        headers = dict(error.headers) if error.headers else None
+    elif isinstance(error, CtxplanError):
         code = error.code if error.code in KINDS else "invalid-job"
-        status, headers, detail = KINDS[code].status, None, str(error)
-    return page("problem.html", status=status, headers=headers, kind=KINDS[code], code=code, detail=detail)
+        status, detail = KINDS[code].status, str(error)
+        headers = {"retry-after": "2", "refresh": "2"} if code == "overloaded" and request.method == "GET" else None
+    elif isinstance(error, RequestValidationError):
+        code, detail = "invalid-request", "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
+        status = KINDS[code].status
+    else:
+        code, status, detail = "queue-unavailable", 503, "the database does not answer; the log has the cause"
+        line = str(error).splitlines()[0]
+        request.state.log.warning("the database failed", request_id=request.state.request_id, detail=line)
+    back, again = _ways(request)
+    shown = {"kind": KINDS[code], "code": code, "detail": detail, "back": back, "again": again}
+    return page(request, "problem.html", status=status, headers=headers, **shown)
+
+
+def _asked_for_key(request: Request, error: HTTPException) -> Response:
+    back, again = _ways(request)
+    # What was to be done is not done again by itself.
+    to = back or again
+    had_session = "session" in str(error.detail)
+    headers = dict(error.headers) if error.headers else None
+    return sign_in_page(request, to=to, fault=error.detail if had_session else None, status=401, headers=headers)
+
+
+def _ways(request: Request) -> tuple[str | None, str]:
+    """Where a request that was to do something was offered, None for one that only looked; and its own address."""
+    path, query = quote(request.url.path), request.url.query
+    is_look = request.method in ("GET", "HEAD")
+    return None if is_look else path.rpartition("/")[0] or "/", f"{path}?{query}" if query else path

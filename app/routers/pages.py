@@ -21,9 +21,9 @@ JSON = ".json"
 
 
 @router.get("/docs", include_in_schema=False)
-async def docs() -> Response:
+async def docs(request: Request) -> Response:
     """Swagger UI, from files that travel with the service."""
-    return page("docs.html")
+    return page(request, "docs.html")
 
 
 @router.get(
@@ -42,5 +42,5 @@ async def problem_kind(request: Request, code: str) -> Response:
     if kind is None:
         raise HTTPException(404, "no problem has this code")
     if not is_json:
-        return page("problem.html", kind=kind, code=code, detail=None)
+        return page(request, "problem.html", kind=kind, code=code, detail=None, back=None)
     return json_answer({"code": code, "status": kind.status, "title": kind.title, "explanation": kind.explanation})

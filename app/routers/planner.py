@@ -27,6 +27,7 @@ router = APIRouter(route_class=PageRoute, tags=["pages"], dependencies=[PLAN], i
 WHOLE = "whole"
 """The key of the query that asks for a page without parts that come later, for browsers without JavaScript."""
 
+PASSING = frozenset({"overloaded"})
 ANSWERED = {"hx-trigger": "answered"}
 """Tells the parts of the page that come later to follow, be it with nothing."""
 
@@ -40,10 +41,11 @@ async def planner(request: Request) -> Response:
         answer = await _answer(request, job)
         more = await _more(request, job) if request.query_params.get(WHOLE) else None
     except CtxplanError as error:
+        _not_a_moment(error)
         form = form_of_texts(dict(pairs), error.key)
         status = KINDS[error.code].status if error.code in KINDS else 422
-        return page("planner.html", status=status, form=form, **_shown(request, error=error))
-    return page("planner.html", form=form_of_job(job), **_shown(request, answer, more))
+        return page(request, "planner.html", status=status, form=form, **_shown(request, error=error))
+    return page(request, "planner.html", form=form_of_job(job), **_shown(request, answer, more))
 
 
 @router.get("/planner.json")
@@ -63,9 +65,10 @@ async def answer(request: Request) -> Response:
     try:
         found = await _answer(request, job_of_query(_pairs(request)))
     except CtxplanError as error:
-        return page("answer.html", headers=ANSWERED, **_shown(request, error=error, alone=True))
+        _not_a_moment(error)
+        return page(request, "answer.html", headers=ANSWERED, **_shown(request, error=error, alone=True))
     headers = {"hx-replace-url": f"/?{found.query}", **ANSWERED}
-    return page("answer.html", headers=headers, **_shown(request, found, alone=True))
+    return page(request, "answer.html", headers=headers, **_shown(request, found, alone=True))
 
 
 @router.get("/page/more")
@@ -73,15 +76,16 @@ async def more(request: Request) -> Response:
     """What takes longer than the answer: what to change, and other cards. Nothing where there is no answer."""
     try:
         found = await _more(request, job_of_query(_pairs(request)))
-    except CtxplanError:
-        return page("more.html", more=None)
-    return page("more.html", more=found)
+    except CtxplanError as error:
+        _not_a_moment(error)
+        return page(request, "more.html", more=None)
+    return page(request, "more.html", more=found)
 
 
 @router.get("/page/models")
 async def models(request: Request) -> Response:
     """The catalogue's models that match what has been typed so far, as options of the list below the field."""
-    return page("models.html", models=search(request.query_params.get("model", "")))
+    return page(request, "models.html", models=search(request.query_params.get("model", "")))
 
 
 async def _answer(request: Request, job: Job) -> Answer:
@@ -90,6 +94,12 @@ async def _answer(request: Request, job: Job) -> Answer:
 
 async def _more(request: Request, job: Job) -> More:
     return await plans_of(request).ask(job.model, partial(more_of, job))
+
+
+def _not_a_moment(error: CtxplanError) -> None:
+    """Raise what says nothing of the question and will pass: the page asks again by itself."""
+    if error.code in PASSING:
+        raise error
 
 
 def _address(request: Request) -> str:

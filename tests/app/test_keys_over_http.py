@@ -40,10 +40,14 @@ NEEDED = {
         "/v1/probe-jobs/{id}/retry",
     }
     | {"/v1/measurements", "/v1/measurements/{id}", "/v1/campaigns", "/v1/campaigns/{id}", "/v1/workers"}
-    | {"/v1/campaigns/{id}/events", "/v1/campaigns/{id}/cancellation", "/v1/calibrations"},
+    | {"/v1/campaigns/{id}/events", "/v1/campaigns/{id}/cancellation", "/v1/calibrations"}
+    | {"/v1/observations"}
+    | {"/jobs", "/jobs/{id}", "/jobs/{id}/cancellation", "/jobs/{id}/retry", "/workers"}
+    | {"/campaigns", "/campaigns/{id}", "/campaigns/{id}/cancellation"},
     "work": {"/v1/probe-jobs/leases", "/v1/workers/{id}/heartbeat"}
     | {f"/v1/probe-jobs/{{id}}/leases/{{epoch}}/{what}" for what in ("renewal", "result", "failure", "return")},
-    "admin": {"/v1/calibrations/rollback", "/v1/calibrations/{id}/activation", "/v1/workers/{id}/draining"},
+    "admin": {"/v1/calibrations/rollback", "/v1/calibrations/{id}/activation", "/v1/workers/{id}/draining"}
+    | {"/v1/measurements/{id}/release", "/workers/draining"},
 }
 
 

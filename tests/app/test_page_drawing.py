@@ -94,8 +94,12 @@ def test_the_drawing_is_to_scale(first: Answer) -> None:
     assert chosen.labelled
     top = drawing.height * first.estimate.room_bytes / (drawing.height - chosen.y)
     assert drawing.job.y == pytest.approx(drawing.height * (1 - first.estimate.needed_bytes.expected / top), abs=0.05)
-    assert drawing.strips[0].x == 0
-    assert sum(strip.width for strip in drawing.strips) == pytest.approx(100, abs=0.1)
+    places = [mark.at for mark in drawing.marks]
+    assert places == sorted(places)
+    assert 0 <= places[0] < places[-1] <= 100
+    assert all(
+        mark.y == pytest.approx(drawing.height * (1 - mark.point.expected / top), abs=0.05) for mark in drawing.marks
+    )
     labels = sorted(line.y for line in drawing.lines if line.labelled)
     assert all(b - a >= 18 for a, b in pairwise(labels))
 

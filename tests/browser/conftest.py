@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import Thread
 
 import pytest
-import uvicorn
 
-from app.listen import listen
-from app.main import create_app
-from app.settings import Settings
 from tests.browser.driver import CHROMEDRIVER, CHROMIUM, Browser, browser
+from tests.browser.serving import serving
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,20 +19,8 @@ def chromium() -> None:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real service on loopback."""
-    folder = tmp_path_factory.mktemp("service")
-    settings = Settings(
-        allow_hub=False,
-        log_level="error",
-        calibrations=folder / "calibrations",
-        database_url=f"sqlite+aiosqlite:///{folder}/ctxplan.db",
-    )
-    listening = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, access_log=False))
-    thread = Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with serving(tmp_path_factory.mktemp("service")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,12 @@ class Browser:
         strokes = [{"type": kind, "value": KEYS.get(name, name)} for name in names for kind in ("keyDown", "keyUp")]
         self.command("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
 
+    def point(self, x: float, y: float, *, press: bool = False) -> None:
+        """Move the pointer to a place in the window, and press there."""
+        moves: list[dict[str, Any]] = [{"type": "pointerMove", "duration": 0, "x": round(x), "y": round(y)}]
+        moves += [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp")] if press else []
+        self.command("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": moves}]})
+
     def wait(self, script: str, *arguments: Any) -> Any:
         """Wait until a function body gives something true, and give it; what the page never does fails in `text`."""
         end = monotonic() + WAIT_SECONDS

@@ -1,15 +1,17 @@
 """Pictures of every page in light, in dark and on a phone, for ``docs/screenshots``; written anew by
 
-python -m tests.browser.screenshots http://127.0.0.1:8000
+python -m tests.browser.screenshots
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.browser.driver import Browser, browser
+from tests.browser.serving import furnish, serving
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 TIER = "/tiers/llama-3.3-70b-qlora-89k"
@@ -22,34 +24,54 @@ PAGES = {
     "tier": TIER,
     "calibrations": "/calibrations",
     "calibration": "/calibrations/shipped",
+    "jobs": "/jobs",
+    "job": "/jobs/{job}",
+    "quarantined": "/jobs/{quarantined}",
+    "campaigns": "/campaigns",
+    "campaign": "/campaigns/{going}",
+    "workers": "/workers",
     "problem": "/problems/unknown-model",
     "docs": "/docs",
 }
+ON_A_PHONE = {"plan": False, "tier": True, "calibrations": False, "jobs": False, "campaign": True, "sign-in": True}
+"""Pages that are shown on a phone too, and whether in dark."""
 WHOLE = (
     "return document.readyState === 'complete' && "
     "(!document.querySelector('#more .waiting') || !!document.getElementById('fault'))"
 )
 
 
-def take(window: Browser, service: str, name: str, path: str) -> None:
+@contextmanager
+def furnished() -> Iterator[dict[str, str]]:
+    """The address of every page, of services in whose queue something is to be seen."""
+    with TemporaryDirectory() as folder, TemporaryDirectory() as other:
+        keys = {"require_keys": True, "keys_secret": "x" * 40}
+        with serving(Path(folder)) as service, serving(Path(other), **keys) as locked:
+            numbers = furnish(service)
+            pages = {name: service + path.format_map(numbers) for name, path in PAGES.items()}
+            yield {**pages, "sign-in": f"{locked}/"}
+
+
+def take(window: Browser, url: str, name: str) -> None:
     """One picture of a page, as long as the page is; of the documentation only what a window shows."""
-    window.open(f"{service}{path}")
-    window.wait("return !!document.querySelector('.opblock')" if path == "/docs" else WHOLE)
+    is_docs = name.startswith("docs")
+    window.open(url)
+    window.wait("return !!document.querySelector('.opblock')" if is_docs else WHOLE)
     # A page that is longer than its window would show the bar at the window's foot in its middle.
-    window.picture(FOLDER / f"{name}.png", whole=path != "/docs" and name != "plan-phone")
+    window.picture(FOLDER / f"{name}.png", whole=not is_docs and name != "plan-phone")
 
 
-def main(service: str) -> None:
+def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    with TemporaryDirectory() as profile, browser(Path(profile)) as window:
+    with TemporaryDirectory() as profile, browser(Path(profile)) as window, furnished() as pages:
         for dark in (False, True):
             window.look(dark=dark)
-            for name, path in PAGES.items():
-                take(window, service, f"{name}-{'dark' if dark else 'light'}", path)
-        for name in ("plan", "tier", "calibrations"):
-            window.look(width=390, height=844, phone=True, dark=name == "tier")
-            take(window, service, f"{name}-phone", PAGES[name])
+            for name, url in pages.items():
+                take(window, url, f"{name}-{'dark' if dark else 'light'}")
+        for name, dark in ON_A_PHONE.items():
+            window.look(width=390, height=844, phone=True, dark=dark)
+            take(window, pages[name], f"{name}-phone")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rstrip("/"))
+    main()

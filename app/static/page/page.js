@@ -84,6 +84,33 @@ form.addEventListener("input", (event) => {
 });
 form.addEventListener("change", (event) => { if (event.target.matches("[data-live]")) event.stopPropagation(); }, true);
 
+// Pointing at the curve tells about the nearest length of those that were estimated, and a click takes it.
+function markAt(event) {
+  const area = event.target.closest?.("[data-marks]");
+  if (!area) return null;
+  const box = area.getBoundingClientRect();
+  const at = (100 * (event.clientX - box.left)) / box.width;
+  const marks = area.dataset.marks.split(";").map((text) => text.split(" "));
+  const [tokens, x, y, expected, upper] = marks.reduce((a, b) => (Math.abs(a[1] - at) <= Math.abs(b[1] - at) ? a : b));
+  return { tokens, x: Number(x), y, expected, upper };
+}
+
+function tellOfMark(event) {
+  const tip = document.querySelector(".tip");
+  const mark = markAt(event);
+  tip?.classList.toggle("shown", Boolean(mark));
+  if (!mark) return;
+  const [line, dot, text] = tip.children;
+  for (const name of ["x1", "x2"]) line.setAttribute(name, `${mark.x}%`);
+  dot.setAttribute("cx", `${mark.x}%`);
+  dot.setAttribute("cy", mark.y);
+  text.setAttribute("x", `${mark.x}%`);
+  text.setAttribute("dx", mark.x > 50 ? -8 : 8);
+  text.setAttribute("text-anchor", mark.x > 50 ? "end" : "start");
+  text.textContent = `${Number(mark.tokens).toLocaleString("en")} tokens: ${mark.expected} to ${mark.upper} GiB`;
+}
+document.addEventListener("pointermove", tellOfMark);
+
 // Copying works on plain HTTP as well, where browsers offer no clipboard: by selecting.
 async function copied(element) {
   const text = element.value ?? element.textContent;
@@ -102,9 +129,26 @@ document.addEventListener("click", async (event) => {
   }
   const offered = event.target.closest("[data-set]");
   if (offered) set(document.getElementById(offered.dataset.set), offered.dataset.value);
-  const strip = event.target.closest("[data-length]");
-  if (strip) { set(length, strip.dataset.length); follow(); }
+  if (event.target.closest("[data-again]")) tell(form, "live");
+  const mark = markAt(event);
+  if (mark) { set(length, mark.tokens); follow(); }
 });
+
+// Where no answer comes, that is said, and what was answered last stays. A service that is busy says when to ask again; a
+// session that has ended is begun anew.
+const lost = document.getElementById("lost");
+const BUSY = [429, 503];
+function ask(part) {
+  if (part.id === "answer") tell(form, "live");
+  else if (part.id === "more") tell(document.body, "answered");
+}
+document.body.addEventListener("htmx:responseError", (event) => {
+  const { xhr, target } = event.detail;
+  if (xhr.status === 401) return location.reload();
+  if (target.id === "answer") lost.hidden = false;
+  if (BUSY.includes(xhr.status)) setTimeout(ask, 1000 * (Number(xhr.getResponseHeader("retry-after")) || 2), target);
+});
+document.body.addEventListener("htmx:sendError", (event) => { if (event.detail.target.id === "answer") lost.hidden = false; });
 
 // After an answer: the other parts' addresses follow, and the tab, and the groups that were open stay so.
 let opened = [];
@@ -114,9 +158,12 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id !== "answer") return;
   opened = kept().filter((one) => one.open).map((one) => one.dataset.keep);
   tab = document.querySelector(".tabs input:checked")?.id;
+  // htmx would say good-bye to each of some hundred elements, which takes longer than to make the new ones.
+  if (event.detail.shouldSwap) for (const id of ["answer", "take"]) document.getElementById(id).replaceChildren();
 });
 document.body.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target.id !== "answer") return;
+  lost.hidden = true;
   for (const one of kept()) one.open = opened.includes(one.dataset.keep);
   if (tab) document.getElementById(tab)?.click();
   const faulty = document.getElementById("fault")?.querySelector("code")?.textContent;
