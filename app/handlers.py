@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.admission import Overloaded, retry_after
 from app.problems import KINDS, code_of_status, problem, problem_of
 from estimator.errors import CtxplanError
 
@@ -35,7 +36,8 @@ def install_handlers(app: FastAPI) -> None:
 
 def _library_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CtxplanError)  # noqa: S101 - narrows the type that the registration guarantees
-    return problem_of(request.scope, error)
+    headers = retry_after(1) if isinstance(error, Overloaded) else None
+    return problem_of(request.scope, error, headers=headers)
 
 
 def _invalid_request(request: Request, error: Exception) -> Response:

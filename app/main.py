@@ -9,6 +9,7 @@ from threading import Event
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
+from app.admission import Admission, Lag
 from app.backend import Backend
 from app.calibrations import open_calibrations
 from app.handlers import install_handlers
@@ -17,6 +18,7 @@ from app.jobs.service import Jobs
 from app.limits import BodyLimit
 from app.logs import make_logger
 from app.metrics import Metrics
+from app.observations.service import Observations
 from app.observe import Observe
 from app.openapi import install_openapi
 from app.pages import STATIC
@@ -32,12 +34,15 @@ from app.routers import (
     max_context,
     measurements,
     models,
+    observations,
     pages,
     planner,
     plans,
     preflight,
     probe_jobs,
+    queue_pages,
     scripts,
+    sign_in,
     tiers,
     tokens,
     workers,
@@ -51,6 +56,8 @@ from ctxplan import Planner, __version__
 DESCRIPTION = (
     "Plans the GPU memory and the context length of Unsloth fine-tuning runs. Every error is a problem document."
 )
+RATE_WITH_KEYS = 100.0
+"""Requests a second of one caller where keys are required and nothing else is set."""
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 ROUTERS = (
     estimates,
@@ -66,11 +73,14 @@ ROUTERS = (
     probe_jobs,
     leases,
     measurements,
+    observations,
     campaigns,
     workers,
     health,
     planner,
     evidence_pages,
+    queue_pages,
+    sign_in,
     pages,
 )
 
@@ -85,6 +95,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     calibrations = open_calibrations(settings, planner, metrics=metrics, log=log)
 
     stopping = Event()
+    lag = Lag(settings.max_lag_ms / 1000)
+    needs_keys = keys_are_required(settings.host, settings.require_keys)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -93,13 +105,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         jobs = Jobs(backend, planner, calibrations, settings, models=known)
         background = Background(jobs, seconds=settings.sweep_seconds, log=log)
         watched = calibrations.watched(settings.calibration_refresh_seconds)
-        async with watched, backend.opened(), background.running():
+        async with lag.watched(), watched, backend.opened(), background.running():
             yield State(
-                plans=Plans(planner, lookup_threads=settings.lookup_threads),
+                plans=Plans(planner, settings, metrics=metrics),
                 calibrations=calibrations,
                 backend=backend,
-                gate=Gate(backend, required=keys_are_required(settings.host, settings.require_keys)),
+                gate=Gate(backend, required=needs_keys),
                 jobs=jobs,
+                observations=Observations(backend, planner, known=known, metrics=metrics, log=log),
                 event_seconds=settings.event_seconds,
                 stopping=stopping,
                 tokens=TokenCounts(offline=not settings.allow_hub, allow_local=settings.allow_local_models),
@@ -112,6 +125,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_handlers(app)
     # The last one added is the outermost: Observe sees everything, a refused body included.
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
+    per_second = settings.requests_per_second
+    app.add_middleware(
+        Admission,
+        per_second=(RATE_WITH_KEYS if needs_keys else 0) if per_second is None else per_second,
+        lag=lag,
+        metrics=metrics,
+    )
     app.add_middleware(Observe, metrics=metrics, log=log)
     return app
 

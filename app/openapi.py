@@ -19,8 +19,9 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def problems(*statuses: int) -> Responses:
-    """``responses`` of a route that may answer these statuses with a problem document; 500 always may."""
-    return {status: _problem_response(status) for status in (*statuses, 500)}
+    """``responses`` of a route that may answer these statuses with a problem document. All may fail, refuse a
+    caller that asks too often, or refuse everybody while there is too much to do."""
+    return {status: _problem_response(status) for status in (*statuses, 429, 500, 503)}
 
 
 def install_openapi(app: FastAPI) -> None:

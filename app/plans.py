@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
+from app.admission import Overloaded
+from app.metrics import Metrics
 from app.preflight import Preflight, Question, check
 from app.scripts import Script, write_script
+from app.settings import Settings
 from ctxplan.models import ModelFacts
 from ctxplan.planning import Planner
 from estimator import Estimate, Job, MaxContext
@@ -24,12 +27,15 @@ class Plans:
     """The planner, as the service's routes use it.
 
     Args:
-        lookup_threads: look-ups that may wait at once.
+        settings: how many look-ups may wait at once, how much is worked on in threads, and how much may wait for them.
     """
 
-    def __init__(self, planner: Planner, *, lookup_threads: int) -> None:
+    def __init__(self, planner: Planner, settings: Settings, *, metrics: Metrics) -> None:
         self._planner = planner
-        self._lookups = CapacityLimiter(lookup_threads)
+        self._metrics = metrics
+        self._lookups = CapacityLimiter(settings.lookup_threads)
+        self._workers = CapacityLimiter(settings.planning_threads)
+        self._max_waiting = settings.max_waiting_plans
 
     async def estimate(self, job: Job) -> Estimate:
         """What the job needs. Raises CtxplanError."""
@@ -42,7 +48,7 @@ class Plans:
     async def plan(self, job: Job, *, trainer: Trainer | None, limit: int) -> Advice:
         """What to change in the job: tens of milliseconds, so in a thread. Raises CtxplanError."""
         facts = await self._facts(job.model)
-        return await to_thread.run_sync(partial(self._planner.plan, job, facts, trainer=trainer, limit=limit))
+        return await self._worked(partial(self._planner.plan, job, facts, trainer=trainer, limit=limit), self._workers)
 
     async def script(self, job: Job) -> Script:
         """The script that runs the job. Raises CtxplanError."""
@@ -51,11 +57,18 @@ class Plans:
 
     async def preflight(self, question: Question) -> Preflight:
         """Whether a config's job fits: tens of milliseconds, so in a thread. Raises CtxplanError."""
-        return await to_thread.run_sync(check, question, self._planner, limiter=self._lookups)
+        return await self._worked(partial(check, question, self._planner), self._lookups)
 
     async def ask(self, model: str | Mapping[str, Any], question: Callable[[Planner, ModelFacts], Asked]) -> Asked:
         """Answer several things of one model at once, in a thread. Raises CtxplanError."""
-        return await to_thread.run_sync(question, self._planner, await self._facts(model))
+        return await self._worked(partial(question, self._planner, await self._facts(model)), self._workers)
+
+    async def _worked(self, work: Callable[[], Asked], threads: CapacityLimiter) -> Asked:
+        """Work in a thread, after those that came before. Raises Overloaded where too many wait already."""
+        if threads.available_tokens < 1 and threads.statistics().tasks_waiting >= self._max_waiting:
+            self._metrics.shed("threads")
+            raise Overloaded
+        return await to_thread.run_sync(work, limiter=threads)
 
     async def _facts(self, model: str | Mapping[str, Any]) -> ModelFacts:
         if isinstance(model, str) and (remembered := self._planner.remembered(model)) is not None:

@@ -238,6 +238,14 @@ KINDS: Mapping[str, Kind] = {
         title="The body is not declared as JSON",
         explanation="Send the body with the header Content-Type: application/json.",
     ),
+    "too-many-requests": Kind(
+        status=429,
+        title="One caller asks too often",
+        explanation=(
+            "An API key, or an address without one, may make CTXPLAN_REQUESTS_PER_SECOND requests a second. "
+            "Retry-After says when there is room again."
+        ),
+    ),
     "invalid-calibration": Kind(
         status=500,
         title="A stored calibration is not what its name says",
@@ -265,6 +273,14 @@ KINDS: Mapping[str, Kind] = {
         explanation=(
             "Jobs, measurements and API keys are in the database of CTXPLAN_DATABASE_URL, which cannot be opened, read "
             "or written. Plans that need no key are answered all the same."
+        ),
+    ),
+    "overloaded": Kind(
+        status=503,
+        title="The service has more to do than it can",
+        explanation=(
+            "The request was refused before it was looked at, so that those that are answered stay quick. Retry-After "
+            "says when to try again."
         ),
     ),
     "not-ready": Kind(
@@ -309,11 +325,11 @@ def code_of_status(status: int) -> str:
     return _BY_STATUS.get(status, "internal-error" if status >= 500 else "bad-request")
 
 
-def problem_of(scope: Scope, error: CtxplanError) -> Response:
+def problem_of(scope: Scope, error: CtxplanError, *, headers: Mapping[str, str] | None = None) -> Response:
     """The problem document of an error that the library raised."""
     code = error.code if error.code in KINDS else "invalid-job"
     fault = {"key": error.key, "message": error.message, "allowed": error.allowed}
-    return problem(scope, code, str(error), errors=[fault])
+    return problem(scope, code, str(error), errors=[fault], headers=headers)
 
 
 def problem(

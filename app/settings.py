@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import DirectoryPath, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -14,11 +15,16 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 class Settings(BaseSettings):
     """Read once, when the service is made."""
 
-    model_config = SettingsConfigDict(env_prefix="CTXPLAN_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="CTXPLAN_", frozen=True, use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
+    """The address to listen on. On any but loopback every request needs an API key."""
+
     port: int = Field(default=8000, ge=0, le=65535)
+    """The port to listen on; 0 takes a free one."""
+
     log_level: LogLevel = "info"
+    """The least level of the log's lines."""
 
     database_url: str = "sqlite+aiosqlite:///ctxplan.db"
     """Where jobs, measurements, calibrations and keys are kept: a SQLite file, or PostgreSQL for several replicas."""
@@ -48,8 +54,29 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=2**20, ge=1024, le=2**30)
     """A larger request body is refused before it is held."""
 
+    requests_per_second: float | None = Field(default=None, ge=0, le=1e6)
+    """How many requests one API key, or an address without one, may make; two seconds' worth at once, and ten times as
+    many for all keys of an address. 0: any number. By default 100 where keys are required, and any number elsewhere."""
+
+    max_lag_ms: int = Field(default=100, ge=5, le=10_000)
+    """How far the service may be behind before it refuses requests with 503, so that the others stay quick."""
+
+    planning_threads: int = Field(default=2, ge=1, le=64)
+    """How many plans and pages, which take tens of milliseconds, are worked on at once."""
+
+    max_waiting_plans: int = Field(default=16, ge=0, le=10_000)
+    """How many of them may wait for that; more are refused with 503."""
+
+    secrets_dir: DirectoryPath | None = None
+    """A directory whose files are settings, each by its variable's name: `ctxplan_database_url`, `ctxplan_keys_secret`.
+    Where an orchestrator mounts secrets; a variable that is set goes before a file."""
+
     allow_hub: bool = True
     """Ask the Hugging Face Hub for models that are neither in the catalogue nor in its local cache."""
+
+    hub_hosts: str | None = None
+    """Hosts that the Hub may send a download on to, beside that of `HF_ENDPOINT`; commas between them, and `*.` for all
+    within a domain. By default the Hub's own, `*.huggingface.co,*.hf.co`, and none where `HF_ENDPOINT` is another's."""
 
     allow_local_models: bool = False
     """Let a request name a directory of the server's disk. Off: nobody reads it through the service."""
@@ -65,3 +92,17 @@ class Settings(BaseSettings):
 
     lookup_threads: int = Field(default=8, ge=1, le=256)
     """How many models may be looked up at once; catalogued and remembered ones never wait."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment, then the files of ``secrets_dir``; one that is not there is refused when it is validated."""
+        folder = Path(os.environ.get("CTXPLAN_SECRETS_DIR", ""))
+        files = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder.name and folder.is_dir() else ()
+        return (init_settings, env_settings, *files)

@@ -9,6 +9,7 @@ from app.backend import Backend
 from app.calibrations import Calibrations
 from app.jobs.service import Jobs
 from app.metrics import Metrics
+from app.observations.service import Observations
 from app.plans import Plans
 from app.security import Gate
 from app.tokens.service import TokenCounts
@@ -25,6 +26,7 @@ class State(TypedDict):
     backend: Backend
     gate: Gate
     jobs: Jobs
+    observations: Observations
     event_seconds: float
     stopping: Event
     tokens: TokenCounts

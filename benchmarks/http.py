@@ -44,12 +44,19 @@ def http_results() -> list[Result]:
 
 @contextmanager
 def served(command: list[str]) -> Iterator[int]:
-    """Run a server that says on standard error where it listens, and give its port. Its log is read and
-    thrown away."""
+    """As `serving`, and its port alone."""
+    with serving(command) as (port, _):
+        yield port
+
+
+@contextmanager
+def serving(command: list[str]) -> Iterator[tuple[int, int]]:
+    """Run a server that says on standard error where it listens, and give its port and its process. Its log is read
+    and thrown away."""
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         try:
-            yield _port(process.stderr)
+            yield _port(process.stderr), process.pid
         finally:
             process.terminate()
 

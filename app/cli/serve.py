@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+import sys
 from socket import socket
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 STOP_SECONDS = 10
+TURN_SECONDS = 0.001
 
 
 def register(application: typer.Typer) -> None:
@@ -38,11 +39,11 @@ def serve(
     try:
         import uvicorn  # noqa: F401
 
+        from app.hub_hosts import set_environment
         from app.main import create_app
     except ImportError as error:
         leave(f"the service is not installed ({error.name} is missing): pip install 'ctxplan[server]'")
-    # The operator's own token would read private repositories for whoever asks.
-    os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    set_environment()
     settings = read_settings(host, port)
     _check_database(settings)
     try:
@@ -53,12 +54,27 @@ def serve(
     address = listening.getsockname()
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     typer.echo(f"ctxplan: serving on http://{shown}:{address[1]}", err=True)
+    if settings.allow_hub:
+        _hold_to_hosts(settings)
     _run(create_app(settings), listening)
+
+
+def _hold_to_hosts(settings: Settings) -> None:
+    from app.hub_hosts import hold_to_hosts
+    from app.logs import make_logger
+
+    log = make_logger(settings.log_level)
+    hold_to_hosts(
+        settings.hub_hosts,
+        refused=lambda host: log.warning("the Hub sent a look-up on to a host that is not allowed", host=host),
+    )
 
 
 def _run(app: FastAPI, listening: socket) -> None:
     """Serve until the process is told to stop, and then end what is still open."""
     import uvicorn
+
+    from app.telemetry import traced
 
     # log_config None: the service writes its own lines. The server's own warnings still reach standard error.
     config = uvicorn.Config(
@@ -73,6 +89,9 @@ def _run(app: FastAPI, listening: socket) -> None:
     # What start-up made lives as long as the process: collections need not walk it again for each few requests.
     gc.collect()
     gc.freeze()
+    # What takes tens of milliseconds is in threads, and the event loop has to ask each for its turn several times in a
+    # request: it waits so long for it at most.
+    sys.setswitchinterval(TURN_SECONDS)
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket] | None = None) -> None:
@@ -80,7 +99,8 @@ def _run(app: FastAPI, listening: socket) -> None:
             app.state.stopping.set()
             await super().shutdown(sockets)
 
-    Server(config).run(sockets=[listening])
+    with traced(app):
+        Server(config).run(sockets=[listening])
 
 
 def _check_database(settings: Settings) -> None:
@@ -112,5 +132,7 @@ def read_settings(host: str | None = None, port: int | None = None) -> Settings:
     except ValidationError as error:
         fault = error.errors()[0]
         leave(f"CTXPLAN_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}")
+    except OSError as error:  # a file of secrets_dir
+        leave(f"{error.filename}: cannot be read: {error.strerror}")
     given = {"host": host, "port": port}
     return settings.model_copy(update={key: value for key, value in given.items() if value is not None})
