@@ -2,11 +2,18 @@
 # make test      the test-suite                 on all cores (ARGS="-k name -n 0" goes to pytest)
 # make check     style, types, architecture, lock files
 # make bench     speed and accuracy
+# make load      the service at 70 % and at 300 % of what it can, into docs/operations.md
+# make chaos     the queue under everything that can happen to it, into docs/reliability.md
+# make fuzz      50,000 requests and 50,000 files that nobody would send, into docs/security.md
+# make audit     known vulnerabilities of what the lock files pin; asks the network
+# make openapi   docs/openapi.json: what the service promises over HTTP
 # make calibration  what the committed measurements say, as ctxplan/calibration.json
 # make accuracy  docs/accuracy.md: how right the estimates are
 # make evidence  docs/evidence.md: each committed measurement beside its estimate
 # make claims    docs/claims.md: what Unsloth's users are told, beside what is predicted and measured
 # make published docs/published.md: what others have published, beside what is predicted
+# make docs      the manual, as a website in build/docs
+# make reference docs/reference: the manual's pages that the code writes
 # make lock      the lock files from their inputs (ARGS=--upgrade for newer versions)
 # make clean     everything that the others made
 
@@ -16,17 +23,20 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 ARGS ?=
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
 
 VENV := .venv
 VENV_TEST := .venv-test
 VENV_LOCK := .venv-lock
+VENV_AUDIT := .venv-audit
 BIN := $(VENV_TEST)/bin
 PIP_INSTALL := bin/python -m pip --disable-pip-version-check install --quiet
 # The project goes in last, editable, built by the hatchling of build.txt: nothing is resolved, nothing else fetched.
 PROJECT_INSTALL := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 PROJECT_FILES := pyproject.toml ctxplan/__init__.py
 
-.PHONY: run test check bench accuracy calibration evidence tiers claims published lock clean install install-test
+.PHONY: run test check bench load chaos accuracy calibration evidence tiers claims published docs reference fuzz audit openapi lock \
+  clean install install-test
 
 run: install
 	@exec $(VENV)/bin/python scripts/run --host $(HOST) --port $(PORT) $(ARGS)
@@ -43,6 +53,24 @@ check: install-test
 
 bench: install-test
 	$(BIN)/python -m benchmarks $(ARGS)
+
+load: install-test
+	$(BIN)/python -m benchmarks.load --write $(ARGS)
+
+chaos: install-test
+	$(BIN)/python -m benchmarks.chaos --write $(ARGS)
+
+fuzz: install-test
+	$(BIN)/python -m benchmarks.fuzz --write $(ARGS)
+
+# One version of a package holds everywhere, so that test.txt has all of server.txt and build.txt as well.
+audit: $(VENV_AUDIT)/.installed
+	$(VENV_AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/test.txt $(ARGS)
+	$(VENV_AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --requirement requirements/probe.txt \
+	  --requirement requirements/probe-nodeps.txt $(ARGS)
+
+openapi: install-test
+	$(BIN)/python scripts/openapi $(ARGS)
 
 calibration: install-test
 	$(BIN)/python scripts/calibration $(ARGS)
@@ -65,11 +93,18 @@ claims: install-test
 published: install-test
 	$(BIN)/python scripts/published $(ARGS)
 
+docs: install-test
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet --builder html docs build/docs $(ARGS)
+	@echo "the manual is build/docs/index.html"
+
+reference: install-test
+	$(BIN)/python scripts/reference $(ARGS)
+
 lock: $(VENV_LOCK)/.installed
 	$(VENV_LOCK)/bin/python scripts/lock $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV_TEST) $(VENV_LOCK) dist build *.egg-info
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_LOCK) $(VENV_AUDIT) scratch/fuzz dist build *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis unsloth_compiled_cache
 	find app estimator probes ctxplan benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -99,6 +134,11 @@ $(VENV_TEST)/.unsloth: requirements/probe.txt requirements/probe-nodeps.txt
 $(VENV_LOCK)/.installed: Makefile
 	$(call make_venv,$(VENV_LOCK))
 	$(VENV_LOCK)/$(PIP_INSTALL) uv==$(UV_VERSION)
+	@touch $@
+
+$(VENV_AUDIT)/.installed: Makefile
+	$(call make_venv,$(VENV_AUDIT))
+	$(VENV_AUDIT)/$(PIP_INSTALL) pip-audit==$(PIP_AUDIT_VERSION)
 	@touch $@
 
 define make_venv

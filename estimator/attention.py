@@ -88,10 +88,9 @@ def forward_working_set(run: Run, z: Sizes) -> LiveSet:
         copy = ("attention_output_copy", z.q, "2 T nh hd", COPY)
         return [projections, output, copy]
     output = ("attention_output", z.q, "2 T nh hd", RUN_ATTENTION)
-    if kernel in ("softcap_compiled", "eager"):
+    if kernel == "softcap_compiled":
         # The compiled kernel reads grouped keys and values where they lie: measured, gemma-2-9b at 8,192 tokens.
-        expanded = ("attention_expanded", 2 * z.q if kernel == "eager" else 0, "2 * 2 T nh hd", SOFTCAP)
-        return [projections, output, expanded, ("attention_scores", score_bytes(run, z, 2), "2 B nh S^2", SOFTCAP)]
+        return [projections, output, ("attention_scores", score_bytes(run, z, 2), "2 B nh S^2", SOFTCAP)]
     if run.flattened and kernel in ("flash", "efficient"):
         return [projections, output, ("attention_output_copy", *output[1:])]
     return [projections, output]

@@ -25,13 +25,35 @@ HELP = {
     "max_seq_length": "Tokens that the model is loaded for.",
     "sequence_length": "Tokens of a sequence, where fewer than max_seq_length.",
     "num_hidden_layers": "Plan with fewer decoder layers than the model has.",
+    "per_device_train_batch_size": "Sequences of a micro-batch.",
+    "gradient_accumulation_steps": "Micro-batches of an optimizer step.",
+    "load_in_4bit": "Weights in 4 bits; without any of the formats, this one.",
+    "load_in_8bit": "Weights in 8 bits.",
+    "load_in_16bit": "Weights in 16 bits, with adapters beside them.",
+    "load_in_fp8": "Weights in fp8.",
+    "full_finetuning": "Train all weights, without adapters.",
     "r": "LoRA rank.",
     "target_modules": "Comma list of LoRA targets, or all-linear.",
+    "lora_dropout": "LoRA dropout; beyond 0 the fused kernels keep masks.",
     "modules_to_save": "Comma list of modules trained in full.",
+    "use_gradient_checkpointing": "Where the layers' inputs stay: on the host, on the GPU, or all tensors there.",
+    "optim": "The optimizer, by its name in transformers.",
+    "packing": "Several samples in one row of max_seq_length.",
+    "padding_free": "Batches flattened into one row; without it, what SFTTrainer chooses.",
+    "unsloth_tiled_mlp": "The MLP in tiles, which is slower and narrower.",
+    "offload_embedding": "The input embedding on the host; auto is Unsloth's rule.",
+    "pin_host_memory": "Host buffers in pinned RAM; without it, Unsloth's rule.",
+    "block_compile": "One torch.compile region a layer, for dense batches; without it, Unsloth's choice.",
+    "attn_implementation": "The attention kernel; without it, what the stack would choose.",
+    "framework": "Unsloth, or transformers and PEFT alone.",
+    "mode": "Train, or generate.",
+    "per_device_eval_batch_size": "Sequences of an evaluation batch; without it, none is planned.",
+    "max_new_tokens": "Tokens to generate.",
     "host_ram_bytes": "Host RAM that may be used; without it, host RAM never limits.",
     "confidence": "Probability that the upper bound is to hold with.",
     "versions": "Comma list of package=version that the run will use.",
 }
+"""What each key of a job means, in a line."""
 DEFAULTS = job_to_json(Job(model=""))
 
 JobFile = Annotated[
@@ -114,14 +136,15 @@ def _flag(key: str, rule: Rule) -> inspect.Parameter:
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _help(key: str, rule: Rule) -> str | None:
+def _help(key: str, rule: Rule) -> str:
     """What a flag means, and what is planned without it."""
-    text = HELP.get(key, _choices(rule))
+    said = [HELP[key]]
+    if not _is_switch(rule) and (choices := _choices(rule)):
+        said.append(choices)
     default = DEFAULTS[key]
-    if default in (None, "", [], {}) or isinstance(default, bool):
-        return text
-    shown = ",".join(default) if isinstance(default, list) else default
-    return f"{text + ' ' if text else ''}(default: {shown})"
+    if default not in (None, "", [], {}) and not isinstance(default, bool):
+        said.append(f"(default: {','.join(default) if isinstance(default, list) else default})")
+    return " ".join(said)
 
 
 def _value(key: str, rule: Rule, text: str | bool) -> Any:
