@@ -1,7 +1,7 @@
 """Which hosts a look-up on the Hub may reach: that of ``HF_ENDPOINT``, and where its operator lets it send downloads.
 
-A model's name never chooses a host (`ctxplan.hub.check_names`), but an answer could: the Hub redirects to where it keeps
-large files. Every request of huggingface_hub's client is looked at here, redirected ones too, before it is sent.
+A model's name never chooses a host (`ctxplan.hub.check_names`), but an answer could: the Hub redirects to where it
+keeps large files. Every request of huggingface_hub's client is looked at here, redirected ones too, before it is sent.
 """
 
 from __future__ import annotations

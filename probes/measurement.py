@@ -244,6 +244,8 @@ class Measurement(_Document):
             raise ValueError("the stack names torch")
         if self.steps_run < len(self.steps):
             raise ValueError("no more steps are kept than ran")
+        if "mode" not in self.job:
+            raise ValueError("the job says its mode")
         trained = self.outcome == "ok" and self.job["mode"] == "train" and self.instrument.startswith(OWN_INSTRUMENT)
         if trained and (not self.steps or any(step.loss is None for step in self.steps)):
             raise ValueError("a training that ended well has steps, and each has a finite loss")

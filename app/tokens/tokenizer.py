@@ -36,15 +36,18 @@ class ModelTokenizer:
         self.name = name
         self._tokenizer = _load(file)
         self.chat_template: ChatTemplate | None = read_template(file.parent)
-        first = self._tokenizer.encode("").tokens
+        try:
+            first = self._tokenizer.encode("").tokens
+        except BaseException as error:
+            raise _no_tokenizer(file, error) from None
         self._leading = first[0] if first else None
 
     def lengths(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[int]:
         """The length of each text in tokens, on every core. Raises DocumentsError where it cannot encode one."""
         try:
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
-        except Exception as error:  # the library has no narrower one
-            reason = shorten(str(error), 200)
+        except BaseException as error:
+            reason = _reason(error)
             raise DocumentsError(f"{self.name} cannot encode a document: {reason}", key="tokenizer") from error
         return list(map(len, encodings))
 
@@ -159,10 +162,22 @@ def _load(file: Path) -> Any:
     except OSError as error:
         message = f"{file} cannot be read: {error.strerror}"
         raise UnknownModel(message, key="tokenizer", allowed=INSTEAD) from None
-    except Exception as error:  # the library raises nothing narrower
-        message = f"{file} is no {FILE}: {shorten(str(error), 200)}"
-        raise UnknownModel(message, key="tokenizer", allowed=INSTEAD) from None
+    except BaseException as error:
+        raise _no_tokenizer(file, error) from None
     # A tokenizer.json may carry the limits of whoever saved it, which would cap every length.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _no_tokenizer(file: Path, error: BaseException) -> UnknownModel:
+    return UnknownModel(f"{file} is no {FILE}: {_reason(error)}", key="tokenizer", allowed=INSTEAD)
+
+
+def _reason(error: BaseException) -> str:
+    """Why the library cannot go on, in a line. It raises nothing narrower than Exception, and where its own code gives
+    up (a panic of Rust's), on a tokenizer.json that says what cannot be, not even one. Raises what is not its own.
+    """
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    return shorten(str(error), 200)

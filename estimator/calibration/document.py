@@ -150,7 +150,7 @@ def read_calibration(document: Any) -> Calibration:
         raise CalibrationError("is not the id of this content: the document was changed", key="id")
     try:
         return _read(document)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CalibrationError(f"is no calibration: {type(error).__name__} {error}", key="document") from None
 
 

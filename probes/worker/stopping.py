@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 
 class Stopping:
@@ -55,11 +56,25 @@ class Stopping:
 
 @contextmanager
 def on_signals(stopping: Stopping) -> Iterator[None]:
-    """SIGTERM and SIGINT ask; to be called in the main thread."""
+    """SIGTERM and SIGINT ask; to be called in the main thread.
+
+    A handler may come while that thread is inside one of the locks that `Stopping.ask` needs, and would wait for it for
+    ever: it only leaves a note (`queue.SimpleQueue.put` may be interrupted by itself), and another thread asks.
+    """
+    notes: SimpleQueue[bool] = SimpleQueue()
+
+    def listen() -> None:
+        while notes.get():
+            stopping.ask()
+
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: stopping.ask()) for number in numbers]
+    before = [signal.signal(number, lambda *_: notes.put(True)) for number in numbers]
     try:
         yield
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+        notes.put(False)
+        listener.join()
