@@ -18,7 +18,7 @@ from app.metrics import Metrics
 from app.settings import Settings
 from ctxplan import Planner
 from ctxplan.calibration_keeping import SHIPPED, Activation, CalibrationStore, Stored, StoreUnavailable
-from ctxplan.calibration_store import FileStore
+from ctxplan.calibration_store import FileStore, timestamp
 from ctxplan.calibration_summary import listed, summary
 from estimator.calibration.document import Calibration
 from estimator.errors import ArchitectureError, CtxplanError, UnknownModel
@@ -94,7 +94,7 @@ class Calibrations:
         self._told = None
         self._planner.calibration = calibration
         self._counted = calibration.id
-        self._metrics.calibration(calibration.points, self._stored_at, drift)
+        self._metrics.calibration(calibration, self._stored_at, drift)
 
     @asynccontextmanager
     async def watched(self, seconds: float) -> AsyncIterator[None]:
@@ -123,6 +123,10 @@ class Calibrations:
         new = self._store.put(calibration)
         self._store.keep_measurements(calibration.id, documents)
         return new
+
+    def was_decided(self, id: str, since: datetime) -> bool:
+        """Whether a calibration ever answered, or another was chosen since. To be called in a thread."""
+        return any(one.id == id or one.at >= timestamp(since) for one in self._store.history())
 
     def make_active(self, id: str, *, why: str) -> None:
         """Answer with a calibration from now on. To be called in a thread."""

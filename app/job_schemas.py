@@ -13,6 +13,7 @@ from app.jobs.reading import (
     LEASING,
     MEASUREMENTS,
     NEEDED_OF_WORKER,
+    RELEASE,
     SUBMISSION,
     WHAT,
     object_schema,
@@ -31,6 +32,7 @@ LEASING_BODY = body(object_schema(LEASING, frozenset({"worker"})))
 HEARTBEAT_BODY = body(object_schema(HEARTBEAT, (NEEDED_OF_WORKER - {"id"}) | {"draining"}))
 FAILURE_BODY = body(object_schema(FAILURE, frozenset({"why"})))
 DRAINING_BODY = body(object_schema(DRAINING, frozenset({"draining"})))
+RELEASE_BODY = body(object_schema(RELEASE))
 MEASUREMENTS_BODY = body(object_schema(MEASUREMENTS, frozenset({"measurements"})))
 RESULT_BODY = body({"type": "object", "description": "a measurement, as `ctxplan probe --json` prints it"})
 

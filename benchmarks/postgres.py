@@ -25,32 +25,63 @@ SETTINGS = {
 }
 
 
+class Cluster:
+    """A server that can be stopped and started again.
+
+    Attributes:
+        url: of its empty database, as `app.database` takes it.
+    """
+
+    def __init__(self, directory: Path, *, durable: bool) -> None:
+        self.url = f"postgresql+psycopg://ctxplan@/postgres?host={directory}"
+        self._runs = False
+        self._data, self._log = directory / "data", directory / "log"
+        settings = {**SETTINGS, "unix_socket_directories": str(directory), **({} if durable else {"fsync": "off"})}
+        self._options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
+        _run("initdb", "-D", self._data, "-U", "ctxplan", "-A", "trust", "-E", "UTF8", "--no-sync")
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        _run("pg_ctl", "-D", self._data, "-w", "-l", self._log, "-o", self._options, "start")
+        self._runs = True
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it, if it runs: ``immediate`` as a crash would, ``fast`` as an operator does."""
+        if self._runs:
+            self._runs = False
+            _run("pg_ctl", "-D", self._data, "-w", "-m", mode, "stop")
+
+
 @contextmanager
-def postgresql(*, durable: bool) -> Iterator[str]:
-    """Start a server, and give the URL of its empty database; stop it and remove it at the end.
+def cluster(*, durable: bool) -> Iterator[Cluster]:
+    """A server, started; stopped and removed at the end.
 
     Args:
         durable: a commit waits for the disk, as it must where data matters.
     """
     # Not below a directory that root alone may enter.
     directory = Path(tempfile.mkdtemp(prefix="ctxplan-pg-"))
-    data, environment = directory / "data", {**os.environ, "LC_ALL": "C"}
     if os.geteuid() == 0:
         shutil.chown(directory, UNPRIVILEGED)
-    settings = {**SETTINGS, "unix_socket_directories": str(directory), **({} if durable else {"fsync": "off"})}
-    options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
     try:
-        _run("initdb", "-D", data, "-U", "ctxplan", "-A", "trust", "-E", "UTF8", "--no-sync", env=environment)
-        _run("pg_ctl", "-D", data, "-w", "-l", directory / "log", "-o", options, "start", env=environment)
+        made = Cluster(directory, durable=durable)
+        made.start()
         try:
-            yield f"postgresql+psycopg://ctxplan@/postgres?host={directory}"
+            yield made
         finally:
-            _run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop", env=environment)
+            made.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _run(program: str, *arguments: str | Path, env: dict[str, str]) -> None:
+@contextmanager
+def postgresql(*, durable: bool) -> Iterator[str]:
+    """The URL of the empty database of a `cluster`."""
+    with cluster(durable=durable) as made:
+        yield made.url
+
+
+def _run(program: str, *arguments: str | Path) -> None:
     # The spec alone: to import the wheel's package writes into the home directory.
     spec = find_spec(WHEEL)
     assert spec is not None, f"the environment has no {WHEEL}"
@@ -61,7 +92,7 @@ def _run(program: str, *arguments: str | Path, env: dict[str, str]) -> None:
     done = subprocess.run(
         [binary, *arguments],
         check=False,
-        env=env,
+        env={**os.environ, "LC_ALL": "C"},
         cwd="/",
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

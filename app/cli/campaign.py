@@ -12,6 +12,7 @@ from app.cli.output import DONE, UNCERTAIN, print_json
 from estimator import Job, job_to_json
 
 URL = "CTXPLAN_SERVER"
+LOCAL = "http://127.0.0.1:8000"
 
 Server = Annotated[
     str, typer.Option("--server", metavar="URL", envvar=URL, help="The service that gives jobs to workers.")
@@ -23,17 +24,22 @@ Activate = Annotated[
     str, typer.Option("--activate", metavar="WHEN", help="if_better, always or never: whether it answers at once.")
 ]
 Priority = Annotated[int, typer.Option("--priority", min=-1000, max=1000, help="Higher ones are measured first.")]
+MeasurementId = Annotated[
+    int, typer.Argument(metavar="ID", min=1, show_default=False, help="The measurement's number.")
+]
+Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", show_default=False, help="Kept with it.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Follow the campaign until it has ended.")]
 
 
 def register(group: typer.Typer) -> None:
     """Add this file's command."""
     group.command("start")(takes_model(start))
+    group.command("release")(release)
 
 
 def start(
     job: Job,
-    server: Server = "http://127.0.0.1:8000",
+    server: Server = LOCAL,
     checkpointing: Checkpointing = None,
     batches: Batches = None,
     time_limit: TimeLimit = 300.0,
@@ -68,6 +74,22 @@ def start(
     if as_json:
         print_json(last)
     raise typer.Exit(DONE if not watch or last["state"] == "done" else UNCERTAIN)
+
+
+def release(id: MeasurementId, why: Why = None, server: Server = LOCAL, as_json: Json = False) -> None:
+    """Have a service believe a measurement that it has quarantined.
+
+    A campaign that had failed for want of it is fitted again. Needs an API key with the scope admin in CTXPLAN_API_KEY
+    where the service asks for one.
+    """
+    from app.cli.service import answer, client_of
+
+    with client_of(server) as client:
+        body = {} if why is None else {"why": why}
+        found = answer(client.post(f"/v1/measurements/{id}/release", json=body))
+    typer.echo(f"Measurement {found['id']} of job {found['job']} is {found['state']}.", err=True)
+    if as_json:
+        print_json(found)
 
 
 def told(campaign: dict[str, Any]) -> str:

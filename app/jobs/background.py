@@ -7,8 +7,9 @@ came second is thrown away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
@@ -19,8 +20,9 @@ from app.calibrations import Calibrations
 from app.database.calibrations import add_calibration
 from app.database.engine import Database
 from app.jobs import campaigns
-from app.jobs.fitting import NOTHING, Fitted, fit_campaign
-from app.jobs.measurements import accepted_documents
+from app.jobs.fitting import NOTHING, Fitted
+from app.jobs.fitting_process import fit_apart
+from app.jobs.measurements import accepted_documents, count_accepted
 from app.jobs.service import Jobs
 from app.queue import CampaignState, JobStateConflict
 from app.queue.campaigns import finish_campaign
@@ -31,6 +33,20 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 PREFIX = "sha256-"
+LONGEST_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """How often a campaign could not be settled, and when it is tried again, on the loop's clock."""
+
+    failed: int = 0
+    not_before: float = float("-inf")
+
+    def after(self, now: float, seconds: float) -> Tries:
+        """One more that failed: each waits twice as long, up to `LONGEST_SECONDS`."""
+        wait = min(LONGEST_SECONDS, seconds * 2.0 ** min(self.failed, 30))
+        return Tries(self.failed + 1, now + wait)
 
 
 class Background:
@@ -45,6 +61,8 @@ class Background:
         self._seconds = seconds
         self._log = log
         self._told: dict[str, str] = {}
+        self._made_up_for: set[campaigns.Activated] = set()
+        self._tries: dict[int, Tries] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -61,6 +79,7 @@ class Background:
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
+            await self._jobs.counting.stop()
 
     async def sweep(self) -> None:
         """End leases and jobs whose time has passed."""
@@ -73,10 +92,24 @@ class Background:
     async def settle(self) -> None:
         """Fit every campaign whose jobs have all ended, and end it."""
         database = await self._jobs.backend.database()
+        settling = Settling(self._jobs.backend, self._jobs.calibrations, database, self._log)
         async with database.read() as connection:
             due = await campaigns.due(connection)
+            activated = await campaigns.activated_lately(connection, self._jobs.backend.clock())
+        faults, time = [], asyncio.get_running_loop().time
         for campaign_id in due:
-            await Settling(self._jobs.backend, self._jobs.calibrations, database, self._log).settle(campaign_id)
+            if time() < self._tries.get(campaign_id, Tries()).not_before:
+                continue
+            try:
+                await settling.settle(campaign_id)
+                self._tries.pop(campaign_id, None)
+            except Exception as error:  # the next one may do better
+                faults.append(error)
+                self._tries[campaign_id] = self._tries.get(campaign_id, Tries()).after(time(), self._seconds)
+        await settling.make_up_for([one for one in activated if one not in self._made_up_for])
+        self._made_up_for.update(activated)
+        if faults:
+            raise faults[0]
 
     async def _repeat(self, name: str, do: Callable[[], Awaitable[None]], wake: asyncio.Event) -> None:
         while True:
@@ -99,6 +132,10 @@ class Background:
         self._told[name] = text
 
 
+class _Outdated(Exception):
+    """What was fitted is not all that is known by now; rolls the transaction back."""
+
+
 class Settling:
     """Ends campaigns."""
 
@@ -117,21 +154,27 @@ class Settling:
             own = await accepted_documents(connection, campaign_id)
             known = await accepted_documents(connection) if own else ()
         if not own:
-            await self._fail(campaign_id, NOTHING)
+            await self._fail(campaign_id, NOTHING, seen=0)
             return
+        is_shipped, rows = await to_thread.run_sync(self._calibrations.known)
+        active = self._calibrations.calibration
         try:
-            fitted = await to_thread.run_sync(self._fit, own, known)
-            await self._done(campaign_id, kept, fitted)
+            fitted = await fit_apart(own, [*rows, *known], active, is_shipped=is_shipped)
         except CtxplanError as error:
-            await self._fail(campaign_id, str(error))
+            await self._fail(campaign_id, str(error), seen=len(own))
+            return
+        # Where it cannot be kept now, the campaign is not over: it is fitted again.
+        await to_thread.run_sync(self._calibrations.keep, fitted.calibration, fitted.documents)
+        await self._done(campaign_id, kept, fitted, seen=len(own))
 
-    def _fit(self, own: Any, known: Any) -> Fitted:
-        is_shipped, rows = self._calibrations.known()
-        fitted = fit_campaign(own, [*rows, *known], self._calibrations.calibration, is_shipped=is_shipped)
-        self._calibrations.keep(fitted.calibration, fitted.documents)
-        return fitted
+    async def make_up_for(self, activated: Sequence[campaigns.Activated]) -> None:
+        """Activate what a campaign said it had and had not: the process ended, or the store failed, in between."""
+        for one in activated:
+            id = f"{PREFIX}{one.calibration}"
+            if not await to_thread.run_sync(self._calibrations.was_decided, id, one.finished_at):
+                await self._activate(one.campaign, id, one.why)
 
-    async def _done(self, campaign_id: int, kept: campaigns.Kept, fitted: Fitted) -> None:
+    async def _done(self, campaign_id: int, kept: campaigns.Kept, fitted: Fitted, *, seen: int) -> None:
         calibration = fitted.calibration
         digest = calibration.id.removeprefix(PREFIX)
         async with self._database.write_session() as session:
@@ -146,24 +189,33 @@ class Settling:
             "activated": wanted,
             "errors": dict(fitted.errors),
         }
-        if await self._finish(campaign_id, CampaignState.DONE, outcome, digest) and wanted:
-            why = f"campaign {campaign_id}: {fitted.why}"[:500]
-            await to_thread.run_sync(lambda: self._calibrations.make_active(calibration.id, why=why))
+        if await self._finish(campaign_id, CampaignState.DONE, outcome, digest, seen=seen) and wanted:
+            await self._activate(campaign_id, calibration.id, fitted.why)
 
-    async def _fail(self, campaign_id: int, why: str) -> None:
+    async def _activate(self, campaign_id: int, calibration: str, why: str) -> None:
+        text = f"campaign {campaign_id}: {why}"[:500]
+        await to_thread.run_sync(lambda: self._calibrations.make_active(calibration, why=text))
+
+    async def _fail(self, campaign_id: int, why: str, *, seen: int) -> None:
         nothing: dict[str, Any] = {"calibration": None, "points": 0, "better": False, "activated": False, "errors": {}}
-        await self._finish(campaign_id, CampaignState.FAILED, {**nothing, "why": why}, None)
+        await self._finish(campaign_id, CampaignState.FAILED, {**nothing, "why": why}, None, seen=seen)
 
     async def _finish(
-        self, campaign_id: int, state: CampaignState, outcome: Mapping[str, Any], digest: str | None
+        self, campaign_id: int, state: CampaignState, outcome: Mapping[str, Any], digest: str | None, *, seen: int
     ) -> bool:
-        """Whether it was this process that ended the campaign. What became of it is said in the same transaction."""
+        """Whether it was this process that ended the campaign. What became of it is said in the same transaction.
+
+        Args:
+            seen: how many measurements were read. Where an operator has released one since, it is fitted again.
+        """
         try:
             async with self._database.write() as connection:
                 now = self._backend.clock()
                 await finish_campaign(connection, campaign_id, state, now, calibration_id=digest)
+                if await count_accepted(connection, campaign_id) != seen:
+                    raise _Outdated
                 await campaigns.note(connection, campaign_id, outcome)
-        except JobStateConflict:
+        except (JobStateConflict, _Outdated):
             return False
         self._log.info("campaign ended", campaign=campaign_id, state=state.value, why=outcome["why"])
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import Table, exists, insert, select, update
@@ -17,6 +18,7 @@ from app.queue.campaigns import get_campaign
 from app.queue.tables import CAMPAIGNS, JOBS
 
 FITS = cast(Table, CampaignFitModel.__table__)
+ON_ITS_WAY, LATELY = timedelta(seconds=30), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,16 @@ class Kept:
     view: CampaignView
     activate: Activate | None
     outcome: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activated:
+    """What a campaign said to have activated: the digest of a calibration, and why."""
+
+    campaign: int
+    calibration: str
+    why: str
+    finished_at: datetime
 
 
 async def begin(connection: AsyncConnection, campaign_id: int, activate: Activate) -> None:
@@ -60,6 +72,31 @@ async def due(connection: AsyncConnection) -> Sequence[int]:
     open_job = exists().where(JOBS.c.campaign_id == CAMPAIGNS.c.id, JOBS.c.state.in_([State.QUEUED, State.LEASED]))
     query = select(CAMPAIGNS.c.id).where(CAMPAIGNS.c.state == CampaignState.MEASURING, ~open_job)
     return (await connection.execute(query.order_by(CAMPAIGNS.c.id))).scalars().all()
+
+
+async def activated_lately(connection: AsyncConnection, now: datetime) -> Sequence[Activated]:
+    """The activations that campaigns of the last day have said, but for those that may still be on their way."""
+    query = (
+        select(CAMPAIGNS.c.id, CAMPAIGNS.c.calibration_id, CAMPAIGNS.c.finished_at, FITS.c.outcome)
+        .join(FITS, FITS.c.campaign_id == CAMPAIGNS.c.id)
+        .where(CAMPAIGNS.c.state == CampaignState.DONE)
+        .where(CAMPAIGNS.c.finished_at.between(now - LATELY, now - ON_ITS_WAY))
+        .order_by(CAMPAIGNS.c.finished_at)
+    )
+    return [
+        Activated(campaign=row.id, calibration=row.calibration_id, why=row.outcome["why"], finished_at=row.finished_at)
+        for row in await connection.execute(query)
+        if row.outcome and row.outcome["activated"]
+    ]
+
+
+async def begin_again(connection: AsyncConnection, campaign_id: int) -> None:
+    """Have a campaign fitted once more, if it has failed."""
+    failed = update(CAMPAIGNS).where(CAMPAIGNS.c.id == campaign_id, CAMPAIGNS.c.state == CampaignState.FAILED)
+    again = await connection.execute(failed.values(state=CampaignState.MEASURING, finished_at=None))
+    if again.rowcount:
+        of_campaign = update(CampaignFitModel).where(CampaignFitModel.campaign_id == campaign_id)
+        await connection.execute(of_campaign.values(outcome=None))
 
 
 async def note(connection: AsyncConnection, campaign_id: int, outcome: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.jobs.errors import UnknownMeasurement
@@ -79,6 +79,13 @@ async def accepted_documents(connection: AsyncConnection, campaign: int | None =
     if campaign is not None:
         query = query.join(JOBS, JOBS.c.id == MEASUREMENTS.c.job_id).where(JOBS.c.campaign_id == campaign)
     return tuple((await connection.execute(query)).scalars())
+
+
+async def count_accepted(connection: AsyncConnection, campaign: int) -> int:
+    """How many of a campaign's documents a fit may read."""
+    query = select(func.count()).select_from(MEASUREMENTS).join(JOBS, JOBS.c.id == MEASUREMENTS.c.job_id)
+    mine = query.where(MEASUREMENTS.c.state == "accepted", JOBS.c.campaign_id == campaign)
+    return (await connection.execute(mine)).scalar_one()
 
 
 async def take_in(connection: AsyncConnection, one: Imported, now: datetime, *, token: str) -> tuple[Any, bool]:

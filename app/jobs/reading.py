@@ -15,6 +15,7 @@ Activate = Literal["if_better", "always", "never"]
 MAX_POINTS = 5000
 MAX_MEASUREMENTS = 200
 MAX_VERSIONS = 64
+MAX_WHY = 500
 MAX_SECONDS = 31 * 86_400
 
 
@@ -143,6 +144,7 @@ HEARTBEAT: Mapping[str, Rule] = {
     "job": Optional(Integer(1, 2**62)),
 }
 FAILURE: Mapping[str, Rule] = {"why": Text(MAX_NAME), "detail": _Detail(), "retriable": Choice((True, False))}
+RELEASE: Mapping[str, Rule] = {"why": Text(MAX_WHY)}
 DRAINING: Mapping[str, Rule] = {"draining": Choice((True, False))}
 MEASUREMENTS: Mapping[str, Rule] = {"measurements": _Several(MAX_MEASUREMENTS)}
 

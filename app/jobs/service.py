@@ -12,6 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from app.backend import Backend
 from app.calibrations import Calibrations
 from app.jobs import campaigns, measurements
+from app.jobs.counting import Counting
 from app.jobs.expansion import expand, model_of
 from app.jobs.reading import (
     DRAINING,
@@ -20,10 +21,12 @@ from app.jobs.reading import (
     LEASING,
     MEASUREMENTS,
     NEEDED_OF_WORKER,
+    RELEASE,
     facts_of,
     read_object,
     read_submission,
 )
+from app.jobs.release import release
 from app.jobs.results import doubt_of_result, to_be_taken_in
 from app.jobs.views import campaign_to_json, job_to_json, lease_to_json, measurement_to_json, term, worker_to_json
 from app.queue import (
@@ -71,6 +74,7 @@ class Jobs:
     ) -> None:
         self.backend = backend
         self.calibrations = calibrations
+        self.counting = Counting(backend)
         self.changed = asyncio.Event()
         """Set whenever a job has ended: a campaign may be due."""
         self._planner = planner
@@ -207,6 +211,16 @@ class Jobs:
         async with (await self.backend.database()).read() as connection:
             page = await measurements.list_measurements(connection, **asked)
         return {"items": [measurement_to_json(one) for one in page.items], "next": page.next}
+
+    async def release(self, measurement_id: int, data: Any, *, by: str) -> dict[str, Any]:
+        """Believe a measurement that was quarantined. Raises UnknownMeasurement, InvalidSubmission."""
+        body = read_object(RELEASE, data, what="a release")
+        database = await self.backend.database()
+        async with database.write() as connection:
+            now = self.backend.clock()
+            await release(connection, measurement_id, now, by=by, why=body.get("why"))
+        self.changed.set()
+        return await self.measurement(measurement_id)
 
     async def take_in(self, data: Any) -> tuple[dict[str, Any], bool]:
         """Keep measurements that no lease was for, all or none; whether one of them is new.

@@ -78,6 +78,11 @@ def audit_job(
     if accepted != folded.accepted or len(folded.accepted) > 1:
         what = f"measurements {sorted(accepted)}, and {sorted(folded.accepted, key=str)} by its history"
         yield Finding(job_id=job.id, what=what)
+    states = {row.state for row in measurements}
+    if states - {folded.measurement}:
+        yield Finding(
+            job_id=job.id, what=f"its measurement is {', '.join(states)}, and {folded.measurement} by its history"
+        )
     kept = {(row.id, row.epoch) for row in late}
     if kept != folded.late:
         yield Finding(job_id=job.id, what=f"late results {sorted(kept)}, and {sorted(folded.late)} by its history")

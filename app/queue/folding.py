@@ -26,6 +26,7 @@ class Folded:
 
     Attributes:
         workers: who had each lease, by epoch. accepted, late: ids and epochs of measurements and late results.
+        measurement: whether fits read it, ``accepted`` or ``quarantined``.
     """
 
     state: State | None = None
@@ -36,6 +37,7 @@ class Folded:
     workers: dict[int, str | None] = field(default_factory=dict)
     accepted: set[tuple[int | None, int]] = field(default_factory=set)
     late: set[tuple[int, int]] = field(default_factory=set)
+    measurement: str | None = None
 
 
 def fold(job_id: int, events: Sequence[JobRow]) -> tuple[Folded, list[Finding]]:
@@ -78,8 +80,11 @@ def _move(folded: Folded, kind: EventKind, event: JobRow) -> list[str]:
         return [] if before is None else [f"submitted while {before}"]
     step = STEPS[kind]
     folded.state = step.after
+    faults = [] if before in step.before else [f"{kind} while {before}"]
+    if kind is EventKind.RELEASED:
+        return faults + _release(folded, event)
     _count(folded, kind, event)
-    return [] if before in step.before else [f"{kind} while {before}"]
+    return faults
 
 
 def _count(folded: Folded, kind: EventKind, event: JobRow) -> None:
@@ -93,6 +98,14 @@ def _count(folded: Folded, kind: EventKind, event: JobRow) -> None:
         folded.losses += 1
     elif kind is EventKind.SUCCEEDED:
         folded.accepted.add((event.detail.get("measurement"), event.epoch))
+        folded.measurement = event.detail.get("state")
+
+
+def _release(folded: Folded, event: JobRow) -> list[str]:
+    before, folded.measurement = folded.measurement, "accepted"
+    if (event.detail.get("measurement"), event.epoch) not in folded.accepted:
+        return [f"measurement {event.detail.get('measurement')} is released, which is not its own"]
+    return [] if before == "quarantined" else [f"its measurement is released while {before}"]
 
 
 def _late(folded: Folded, event: JobRow) -> list[str]:

@@ -45,12 +45,13 @@ _GIVEN = select(EVENTS.c.worker, EVENTS.c.detail).where(
     EVENTS.c.epoch == bindparam("epoch"),
     EVENTS.c.kind == EventKind.LEASED,
 )
-_NEXT_SEQ = (
+NEXT_SEQ = (
     update(JOBS)
-    .where(JOBS.c.id == bindparam("late_job_id"))
+    .where(JOBS.c.id == bindparam("numbered_job_id"))
     .values(last_seq=JOBS.c.last_seq + 1)
     .returning(JOBS.c.last_seq)
 )
+"""The number of an event that moves its job nowhere."""
 
 
 async def complete(
@@ -103,7 +104,7 @@ async def keep_late(connection: AsyncConnection, key: LeaseKey, now: datetime, d
     given = found.one_or_none()
     if given is None or not hmac.compare_digest(given.detail["token_hash"], hash_of(key.token)):
         return False
-    seq = (await connection.execute(_NEXT_SEQ, {"late_job_id": key.job_id})).scalar_one()
+    seq = (await connection.execute(NEXT_SEQ, {"numbered_job_id": key.job_id})).scalar_one()
     statement = insert_new(connection, LATE_RESULTS).on_conflict_do_nothing(index_elements=["job_id", "epoch"])
     late = await connection.execute(
         statement.returning(LATE_RESULTS.c.id),

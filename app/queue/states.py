@@ -57,6 +57,8 @@ class EventKind(StrEnum):
     RETRIED = "retried"
     LATE_RESULT = "late_result"
     """A result came whose lease was over. The job stays as it is."""
+    RELEASED = "released"
+    """Its measurement was quarantined, and an operator believes it. The job stays as it is."""
 
 
 class Step(NamedTuple):
@@ -77,5 +79,6 @@ STEPS: Mapping[EventKind, Step] = {
     EventKind.CANCELLED: Step(frozenset({State.QUEUED, State.LEASED}), State.CANCELLED),
     EventKind.EXPIRED: Step(frozenset({State.QUEUED}), State.EXPIRED),
     EventKind.RETRIED: Step(RETRIABLE, State.QUEUED),
+    EventKind.RELEASED: Step(frozenset({State.SUCCEEDED}), State.SUCCEEDED),
 }
 """All events but the first, after which a job is queued, and a late result, which moves nothing."""

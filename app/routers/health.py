@@ -8,11 +8,12 @@ from starlette.responses import Response
 
 from app.answers import json_answer
 from app.catalogue import gpus, models
-from app.dependencies import plans_of
+from app.dependencies import jobs_of, plans_of
+from app.metrics import Metrics
 from app.openapi import problems
 from app.problems import problem
 from app.schemas import Health, Readiness
-from app.security import OPEN
+from app.security import OPEN, Gate
 from ctxplan import __version__
 from estimator import Job
 
@@ -46,13 +47,18 @@ async def healthz() -> Response:
 
 @router.get("/readyz", responses={200: {"model": Readiness}, **problems(503)})
 async def readyz(request: Request) -> Response:
-    """Load the catalogues and make an estimate."""
+    """Load the catalogues and make an estimate; where every request needs a key, see that keys can be checked."""
+    if request.state.stopping.is_set():
+        return _not_ready(request, "the service is being stopped")
     try:
         answer = await plans_of(request).estimate(SAMPLE)
         known = {"models": len(models()), "gpus": len(gpus())}
     except Exception:  # whatever it is, the answer is "not ready", and the log has the cause
         request.state.log.exception("not ready", request_id=request.state.request_id)
-        return problem(request.scope, "not-ready", "an estimate could not be made; the log has the cause")
+        return _not_ready(request, "an estimate could not be made; the log has the cause")
+    gate: Gate = request.state.gate
+    if gate.required and not await request.state.backend.can_check_keys():
+        return _not_ready(request, "no key can be checked: the database or their secret is not there")
     return json_answer({"status": "ready", **known, "calibration": answer.calibration})
 
 
@@ -62,5 +68,11 @@ async def readyz(request: Request) -> Response:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(request: Request) -> Response:
-    """Counters in Prometheus' text format, by route template."""
-    return Response(request.state.metrics.text(), media_type="text/plain; version=0.0.4")
+    """Counters in Prometheus' text format, by route template; the queue's by the kind of GPU."""
+    counted: Metrics = request.state.metrics
+    counted.queue.counts = await jobs_of(request).counting.latest()
+    return Response(counted.text(), media_type="text/plain; version=0.0.4")
+
+
+def _not_ready(request: Request, detail: str) -> Response:
+    return problem(request.scope, "not-ready", detail)

@@ -44,7 +44,9 @@ async def lease(request: Request) -> Response:
     """Lease the best job that a worker can do; 204, with `Retry-After`, where there is none."""
     found = await jobs_of(request).lease(await json_of_body(request))
     if found is None:
-        return Response(status_code=204, headers={"retry-after": str(IDLE_SECONDS)})
+        # Who waits for no longer than a lease takes over soon what another worker died over.
+        seconds = min(IDLE_SECONDS, jobs_of(request).backend.limits.lease_seconds)
+        return Response(status_code=204, headers={"retry-after": str(seconds)})
     return Response(json_bytes(found), media_type="application/json", headers={"cache-control": "no-store"})
 
 

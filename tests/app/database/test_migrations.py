@@ -15,7 +15,7 @@ from app.database.models import Base
 from app.queue import JobStore, State, WorkerFacts
 from app.queue.audit import audit
 
-FIRST, HEAD = "0001", "0003"
+FIRST, HEAD = "0001", "0004"
 AT = "2026-03-01 12:00:00.000000+00:00"
 # What a release at the first revision writes, and reads.
 ROWS_OF_THE_FIRST = [

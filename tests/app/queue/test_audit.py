@@ -54,6 +54,12 @@ async def test_a_queue_in_which_everything_has_happened_is_sound(database: Datab
         ("DELETE FROM measurements WHERE job_id = :first", "measurements []"),
         ("UPDATE measurements SET epoch = 1 WHERE job_id = :first", "measurements [("),
         ("UPDATE measurements SET job_id = :leased", "measurements [("),
+        (
+            "UPDATE measurements SET state = 'quarantined', quarantine_reason = 'x'",
+            "its measurement is quarantined, and accepted by its history",
+        ),
+        ("UPDATE job_events SET kind = 'released' WHERE job_id = :first AND seq = 3", "released while leased"),
+        ("UPDATE job_events SET kind = 'released' WHERE job_id = :first AND seq = 6", "which is not its own"),
         ("DELETE FROM late_results", "late results []"),
         ("DELETE FROM job_events WHERE job_id = :first", "has no history"),
         ("DELETE FROM job_events WHERE job_id = :first AND seq = 2", "follows number 1"),
