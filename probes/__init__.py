@@ -31,6 +31,7 @@ Many
 
 Elsewhere
     worker          lends this machine's GPU to a service: leases points, measures them, sends what they gave
+    fleet           many workers: on Slurm, on Kubernetes, on a Ray cluster
 
 The card
     nvml            the card as the driver names it

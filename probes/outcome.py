@@ -14,6 +14,8 @@ from probes.process import Ended
 TAIL_CHARACTERS = 4000
 """Of the process's last output, in the detail of a crash."""
 VMSTAT = Path("/proc/vmstat")
+WITH_ITS_LEASH = "the process was killed together with its leash"
+BY_SIGKILL = f"killed by {signal.SIGKILL.name}"
 
 
 def outcome_of(ended: Ended, *, timed_out: float | None, oom_killed: bool, output: str) -> tuple[Outcome, str]:
@@ -28,6 +30,11 @@ def outcome_of(ended: Ended, *, timed_out: float | None, oom_killed: bool, outpu
     if ended.code == -signal.SIGKILL and not ended.stopped and oom_killed:
         return "host_out_of_memory", _with_output("killed by the kernel, out of host memory", output)
     return "crashed", _with_output(_how(ended), output)
+
+
+def was_killed(detail: str | None) -> bool:
+    """Whether the detail of a crash says that somebody else ended the process: it says nothing of the point then."""
+    return (detail or "").startswith((WITH_ITS_LEASH, BY_SIGKILL))
 
 
 def oom_kills() -> dict[str, int]:
@@ -53,7 +60,7 @@ def _counters() -> Iterator[tuple[Path, int]]:
 
 def _how(ended: Ended) -> str:
     if ended.code is None:
-        return "the process was killed together with its leash"
+        return WITH_ITS_LEASH
     if ended.code < 0:
         return f"killed by {_signal_name(-ended.code)}"
     return f"ended with exit code {ended.code} and no result"

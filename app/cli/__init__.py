@@ -14,6 +14,7 @@ from app.cli import (
     advise,
     calibrate,
     catalogue,
+    fleet,
     keys,
     plan,
     preflight,
@@ -37,7 +38,22 @@ application = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (plan, advise, preflight, script, catalogue, serve, probe, search, tier, tokens, calibrate, keys, worker):
+for group in (
+    plan,
+    advise,
+    preflight,
+    script,
+    catalogue,
+    serve,
+    probe,
+    search,
+    tier,
+    tokens,
+    calibrate,
+    keys,
+    worker,
+    fleet,
+):
     group.register(application)
 
 

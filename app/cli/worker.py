@@ -43,7 +43,12 @@ Id = Annotated[
     str | None, typer.Option("--id", metavar="ID", help="Instead of the host and its GPU.", show_default=False)
 ]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="For people.", show_default=False)]
-ProbeCommand = Annotated[str | None, typer.Option("--probe-command", hidden=True)]
+ProbeCommand = Annotated[
+    str | None,
+    typer.Option(
+        "--probe-command", metavar="COMMAND", help="For tests: run this instead of the probe.", show_default=False
+    ),
+]
 
 
 def register(application: typer.Typer) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import linprog
 
 from estimator.calibration.document import Fragmentation
+from probes.errors import FitError
 from probes.fitting.observations import Observation
 
 ENOUGH_POINTS = 6
@@ -57,12 +59,14 @@ def _least_absolute(points: Sequence[Point]) -> tuple[float, int]:
     moving = np.array([point.moving for point in points]) / reserved
     gap = np.array([point.reserved - point.allocated for point in points]) / reserved
     constants = MIB / reserved if len(points) >= ENOUGH_POINTS else np.zeros(len(points))
-    errors = np.eye(len(points))
-    columns = np.column_stack([moving, constants])
+    errors = sparse.identity(len(points))
+    columns = sparse.csr_array(np.column_stack([moving, constants]))
     solved = linprog(
         np.concatenate([np.zeros(2), np.ones(len(points))]),
-        A_ub=np.block([[columns, -errors], [-columns, -errors]]),
+        A_ub=sparse.block_array([[columns, -errors], [-columns, -errors]]).tocsr(),
         b_ub=np.concatenate([gap, -gap]),
         bounds=(0, None),
     )
+    if not solved.success:
+        raise FitError(f"the fragmentation of {len(points)} points cannot be fitted: {solved.message}")
     return round(float(solved.x[0]), 4), round(float(solved.x[1])) * MIB

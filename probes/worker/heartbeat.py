@@ -16,6 +16,9 @@ from probes.worker.patience import Patience
 from probes.worker.stopping import Stopping
 
 HEARTBEAT_SECONDS = 20.0
+BUSY_SECONDS = 4.0
+"""While a point is measured: a heartbeat's answer says that the job was cancelled, and the probe is to be gone ten
+seconds after the cancellation. The lease's own renewals are 20 seconds apart by default."""
 LEAST_SECONDS = 0.2
 Told = Literal["cancelled", "lost"]
 
@@ -36,14 +39,13 @@ class Heartbeat:
         *,
         say: Callable[[str], None],
         patience: Patience,
-        every_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._server, self._facts, self._stopping, self._say = server, facts, stopping, say
-        self._patience, self._every = patience, every_seconds
+        self._patience = patience
         self._changed = threading.Condition()
         self._lease: Lease | None = None
         self._told: Told | None = None
-        self._renew_at = 0.0
+        self._renew_at, self._beat_at = 0.0, time.monotonic()
         self._closing = False
         self._away = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -57,7 +59,9 @@ class Heartbeat:
         """Renew this lease from now on."""
         with self._changed:
             self._lease, self._told = lease, None
-            self._renew_at = time.monotonic() + max(LEAST_SECONDS, lease.renew_after_seconds)
+            now = time.monotonic()
+            self._renew_at = now + max(LEAST_SECONDS, lease.renew_after_seconds)
+            self._beat_at = min(self._beat_at, now + BUSY_SECONDS)
             self._changed.notify_all()
 
     def let_go(self) -> None:
@@ -79,10 +83,9 @@ class Heartbeat:
         self._thread.join(LEAST_SECONDS)
 
     def _run(self) -> None:
-        beat_at = time.monotonic()
         while True:
             with self._changed:
-                due = beat_at if self._lease is None or self._told else min(beat_at, self._renew_at)
+                due = self._beat_at if self._lease is None or self._told else min(self._beat_at, self._renew_at)
                 if not self._closing and (wait := due - time.monotonic()) > 0:
                     self._changed.wait(wait)
                 if self._closing:
@@ -91,8 +94,8 @@ class Heartbeat:
                 renew = lease is not None and now >= self._renew_at
             if lease is not None and renew:
                 self._renew(lease)
-            elif now >= beat_at:
-                beat_at = now + self._beat(lease)
+            elif now >= self._beat_at:
+                self._beat(lease)
 
     def _renew(self, lease: Lease) -> None:
         try:
@@ -105,26 +108,33 @@ class Heartbeat:
             self._heard()
             if renewed.cancelled:
                 self._over(lease, "cancelled")
-            self._renew_at = time.monotonic() + max(LEAST_SECONDS, renewed.renew_after_seconds)
+            self._renew_after(lease, max(LEAST_SECONDS, renewed.renew_after_seconds))
 
-    def _beat(self, lease: Lease | None) -> float:
-        """Say that the worker lives; seconds until the next time."""
+    def _beat(self, lease: Lease | None) -> None:
+        """Say that the worker lives, and hear whether its job was cancelled."""
         try:
             cancelled = self._server.heartbeat(
                 self._facts, draining=self._stopping.draining, job=lease.job if lease else None
             )
         except CtxplanError:  # renewals, and the worker's own requests, say what is wrong
-            return self._every
+            cancelled = False
         if cancelled and lease is not None:
             self._over(lease, "cancelled")
-        return self._every
+        with self._changed:  # a lease may have come while the service was asked
+            busy = self._lease is not None and self._told is None
+            self._beat_at = time.monotonic() + (BUSY_SECONDS if busy else HEARTBEAT_SECONDS)
 
     def _try_again(self, lease: Lease, error: CtxplanError) -> None:
         asked = error.retry_after_seconds if isinstance(error, Away) else None
         if not self._away:
             self._away = True
             self._say(f"job {lease.job}: the lease is not renewed: {error}; it goes on, and so does the measurement")
-        self._renew_at = time.monotonic() + self._patience.next_wait_seconds(asked)
+        self._renew_after(lease, self._patience.next_wait_seconds(asked))
+
+    def _renew_after(self, lease: Lease, seconds: float) -> None:
+        with self._changed:
+            if self._lease is lease:  # the next one, held while the service was asked, has its own time
+                self._renew_at = time.monotonic() + seconds
 
     def _heard(self) -> None:
         self._away = False

@@ -10,6 +10,7 @@ from typing import Any
 
 from estimator.errors import CtxplanError
 from probes.errors import ProbeUnavailable
+from probes.outcome import was_killed
 from probes.points import parse_point
 from probes.worker.client import Lease, Server
 from probes.worker.errors import Away, LeaseLost, Refused, SpoolError, WorkerError
@@ -225,8 +226,12 @@ class Worker:
 
     def _keep(self, lease: Lease, document: Mapping[str, Any]) -> None:
         outcome = document["outcome"]
+        detail = document.get("detail")
         if outcome in VOID:
-            self._fail(lease, str(outcome), str(document.get("detail")))
+            self._fail(lease, str(outcome), str(detail))
+            return
+        if outcome == "crashed" and was_killed(detail):
+            self._fail(lease, "probe-killed", str(detail))
             return
         self.say(f"job {lease.job}: measured, {outcome}")
         try:

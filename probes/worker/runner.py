@@ -112,7 +112,8 @@ class Runner:
         piece = os.read(self._process.stdout.fileno(), 1 << 20)
         *lines, self._heard = (self._heard + piece).split(b"\n")
         for line in lines:
-            self._take(json.loads(line), on_phase)
+            with suppress(ValueError):  # what a library prints there is no word of ours
+                self._take(json.loads(line), on_phase)
         if not piece and self._outcome is None:
             self._process.wait()
             self._listener.join(UNKILLABLE_SECONDS)

@@ -50,7 +50,7 @@ def lend(
         stack.enter_context(claimed(spool.folder / "lock", f"the spool {spool.folder}"))
         if stopping is None:
             stopping = Stopping(drain_timeout_seconds)
-            stack.enter_context(on_signals(stopping))
+            stack.enter_context(on_signals(stopping, say))
         say(f"{facts.id} works for {server.url} with {facts.gpu}; results are kept in {spool.folder}")
         worker = Worker(server=server, facts=facts, spool=spool, setup=setup, until=until, stopping=stopping, say=say)
         return worker.run()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
+
+DRAINS = "told to stop: it ends its point and takes no other; told again, it stops at once"
+LEAVES = "told to stop at once"
 
 
 class Stopping:
@@ -55,8 +58,8 @@ class Stopping:
 
 
 @contextmanager
-def on_signals(stopping: Stopping) -> Iterator[None]:
-    """SIGTERM and SIGINT ask; to be called in the main thread.
+def on_signals(stopping: Stopping, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """SIGTERM and SIGINT ask; to be called in the main thread. Each is answered with a line.
 
     A handler may come while that thread is inside one of the locks that `Stopping.ask` needs, and would wait for it for
     ever: it only leaves a note (`queue.SimpleQueue.put` may be interrupted by itself), and another thread asks.
@@ -66,6 +69,8 @@ def on_signals(stopping: Stopping) -> Iterator[None]:
     def listen() -> None:
         while notes.get():
             stopping.ask()
+            with suppress(OSError):  # nobody reads any more, and the next signal is heard all the same
+                say(LEAVES if stopping.now else DRAINS)
 
     listener = threading.Thread(target=listen, name="signals", daemon=True)
     listener.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probes.outcome import oom_kills, outcome_of, raised
+from probes.outcome import oom_kills, outcome_of, raised, was_killed
 from probes.process import Ended
 
 
@@ -19,6 +19,15 @@ class TestHostMemory:
 
     def test_another_signal_is_not(self) -> None:
         assert outcome_of(Ended(code=-11, stopped=False), timed_out=None, oom_killed=True, output="")[0] == "crashed"
+
+    def test_whoever_was_killed_by_somebody_else_is_told_from_one_that_crashed(self) -> None:
+        killed = (self.KILLED, Ended(code=None, stopped=False))
+        for ended in killed:
+            outcome, detail = outcome_of(ended, timed_out=None, oom_killed=False, output="its last words")
+            assert (outcome, was_killed(detail)) == ("crashed", True)
+        _, detail = outcome_of(Ended(code=-11, stopped=False), timed_out=None, oom_killed=False, output="")
+        assert not was_killed(detail)
+        assert not was_killed(None)
 
     def test_a_counter_counts_only_where_it_was_read_before(self) -> None:
         assert raised({"a": 1}, {"a": 2})

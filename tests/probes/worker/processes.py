@@ -27,13 +27,21 @@ class Running:
     process: subprocess.Popen[str]
     spool: Path
 
-    def finish(self) -> tuple[int, dict[str, Any], str]:
+    def finish(self, *, seconds: float = 60) -> tuple[int, dict[str, Any], str]:
         """Its exit code, its summary and what it told, once it has left."""
-        out, told = self.process.communicate(timeout=60)
+        out, told = self.process.communicate(timeout=seconds)
         return self.process.returncode, json.loads(out) if out else {}, told
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def wait_until_told(self, what: str) -> None:
+        """Read what it tells up to this; `finish` has the rest."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if what in line:
+                return
+        raise AssertionError(f"it left without telling: {what}")
 
     def files(self, name: str) -> list[Path]:
         return sorted((self.spool / name).glob("*.json"))
@@ -43,8 +51,8 @@ class Running:
 
 
 @contextmanager
-def worker(tmp_path: Path, url: str, body: str, *options: str, key: str | None = None) -> Iterator[Running]:
-    """A worker on the CPU whose measured process runs the body."""
+def worker(tmp_path: Path, url: str, body: str | None, *options: str, key: str | None = None) -> Iterator[Running]:
+    """A worker on the CPU whose measured process runs the body; None: a real probe."""
     spool = tmp_path / "spool"
     command = ["worker", "--server", url, "--cpu", "--json", "--spool", str(spool), *options]
     with started(command, tmp_path, body, key=key) as process:
@@ -53,13 +61,13 @@ def worker(tmp_path: Path, url: str, body: str, *options: str, key: str | None =
 
 @contextmanager
 def started(
-    command: Sequence[str], tmp_path: Path, body: str, *, key: str | None = None
+    command: Sequence[str], tmp_path: Path, body: str | None, *, key: str | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """A command of ctxplan that measures, in a process of its own, which is gone at the end of ``with``."""
-    probe = shlex.join(child(tmp_path, body))
+    probe = [] if body is None else ["--probe-command", shlex.join(child(tmp_path, body))]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **({"CTXPLAN_API_KEY": key} if key else {})}
     process = subprocess.Popen(
-        [sys.executable, "-m", "app", *command, "--probe-command", probe],
+        [sys.executable, "-m", "app", *command, *probe],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -41,8 +41,8 @@ class Service:
     """Its jobs, and how it behaves.
 
     Attributes:
-        down: answers 503 to all. lose_result: the next result is taken, and its answer lost. hold_result: results wait
-            here before they are looked at. results_sent: requests with a result that have come.
+        down: answers 503 to all. retry_after: says so then. lose_result: the next result is taken, and its answer lost.
+        hold_result: results wait here before they are looked at. results_sent: requests with a result that have come.
     """
 
     jobs: list[JobState] = field(default_factory=list)
@@ -50,6 +50,7 @@ class Service:
     renew_seconds: float = 0.3
     key: str | None = None
     down: bool = False
+    retry_after: int | None = None
     lose_result: bool = False
     hold_result: threading.Event | None = None
     results_sent: int = 0
@@ -159,7 +160,9 @@ def listening(service: Service) -> Iterator[Service]:
             answer = b"" if document is None else json.dumps(document).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(answer)))
-            self.send_header("retry-after", "0") if status == 204 else None
+            wait = 0 if status == 204 else service.retry_after if status == 503 else None
+            if wait is not None:
+                self.send_header("retry-after", str(wait))
             self.end_headers()
             self.wfile.write(answer)
 

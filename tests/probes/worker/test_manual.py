@@ -9,6 +9,7 @@ import typer.main
 
 from app.cli import application
 from app.cli.output import DONE, UNREACHABLE
+from probes.worker.heartbeat import BUSY_SECONDS
 from probes.worker.patience import Patience
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "worker.md").read_text()
@@ -28,3 +29,7 @@ def test_it_has_every_exit_code() -> None:
 
 def test_the_longest_wait_is_the_one_that_it_names() -> None:
     assert f"up to {Patience().longest_seconds:.0f} seconds" in TEXT
+
+
+def test_a_cancellation_comes_as_soon_as_it_says() -> None:
+    assert f"the next heartbeat, every {BUSY_SECONDS:.0f} seconds" in TEXT
