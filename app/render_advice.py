@@ -12,7 +12,7 @@ from rich.text import Text
 
 from app.render import GIB, PAPER, STYLES, WORDS, Paper
 from estimator.advise import Advice, Proposal
-from estimator.advise.answer import Standing, plain
+from estimator.advise.answer import plain
 
 TRAINERS = {"sft": "SFTTrainer", "loop": "a bare loop"}
 
@@ -23,7 +23,7 @@ def render_advice(answer: Advice, paper: Paper = PAPER) -> list[RenderableType]:
     gpu = answer.job.gpu if isinstance(answer.job.gpu, str) else str(answer.job.gpu["name"])
     head = Text.assemble(
         (WORDS[standing.verdict], STYLES[standing.verdict]),
-        f" on {gpu} as it is{_limit(standing)}: a peak of {_gib(standing.peak_allocated_bytes.expected)} GiB; "
+        f" on {gpu} as it is{_limit(answer)}: a peak of {_gib(standing.peak_allocated_bytes.expected)} GiB; "
         f"safe up to {standing.longest:,} tokens.",
     )
     if not answer.proposals:
@@ -68,8 +68,13 @@ def _details(number: int, proposal: Proposal) -> list[RenderableType]:
     return [Text(f"\n{number}. {_changes(proposal.changes)}", style="bold"), grid]
 
 
-def _limit(standing: Standing) -> str:
-    return "" if standing.verdict == "fits" else f", limited by the {standing.limited_by}"
+def _limit(answer: Advice) -> str:
+    """What keeps the job from fitting; of a host with what it needs and what there is."""
+    standing, ram = answer.standing, answer.job.host_ram_bytes
+    if standing.verdict == "fits":
+        return ""
+    numbers = f" ({_gib(standing.host.total_bytes)} GiB of RAM needed, of {_gib(ram)})" if ram else ""
+    return f", limited by the {standing.limited_by}{numbers if standing.limited_by == 'host' else ''}"
 
 
 def _changes(changes: Mapping[str, Any]) -> str:

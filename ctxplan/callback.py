@@ -71,8 +71,9 @@ class PlanCallback(TrainerCallback):  # type: ignore[misc]
         """Plan the run, and say what will not fit."""
         model = parts.get("model")
         try:
-            job = self._job or job_of(args, model, **self._keys)
-            longest = longest_sample(getattr(parts.get("train_dataloader"), "dataset", None))
+            dataset = getattr(parts.get("train_dataloader"), "dataset", None)
+            job = self._job or job_of(args, model, dataset, **self._keys)
+            longest = longest_sample(dataset)
             self.plan = plan_run(job, self._planner, longest_tokens=longest, trained_bytes=trained_bytes(model))
         except CtxplanError as error:
             self._say(f"this run cannot be planned: {error}")

@@ -62,6 +62,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(_is_one(found) for found in _causes(error))
 
 
+def is_of_the_host(error: BaseException) -> bool:
+    """Whether it was the host's memory that ended, and not the GPU's."""
+    causes = list(_causes(error))
+    on_the_gpu = any(GPU_MEMORY.search(str(one)) or _named(one) for one in causes)
+    return not on_the_gpu and any(isinstance(one, MemoryError) or HOST_MEMORY.search(str(one)) for one in causes)
+
+
 def numbers_of(error: BaseException) -> Numbers:
     """The bytes in the allocator's own words."""
     text = "\n".join(str(found) for found in _causes(error))
@@ -80,10 +87,15 @@ def phase_of(error: BaseException) -> str | None:
 
 
 def _is_one(error: BaseException) -> bool:
-    if isinstance(error, MemoryError) or any(kind.__name__ == OUT_OF_MEMORY for kind in type(error).__mro__):
+    if isinstance(error, MemoryError) or _named(error):
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and bool(GPU_MEMORY.search(text) or HOST_MEMORY.search(text))
+
+
+def _named(error: BaseException) -> bool:
+    """Whether torch's own error for a device says it."""
+    return any(kind.__name__ == OUT_OF_MEMORY for kind in type(error).__mro__)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ctxplan.hf import DEFAULT_TARGETS, planned_optimizer
+from ctxplan.models import resolve_model
 from estimator import Job, parse_job
-from estimator.errors import JobError
+from estimator.errors import CtxplanError, JobError
 from estimator.job import RULES
 from estimator.rules import shown
 
@@ -47,6 +48,11 @@ ARGUMENTS_UNMODELLED = (
 )
 
 
+SOME_LORA = frozenset({"r", "target_modules", "modules_to_save"})
+"""Keys of a job with which it trains adapters, without a ``LoraConfig``."""
+FLOAT32 = "float32"
+
+
 class NotModelled(UserWarning):
     """A setting that matters for memory and that the job says nothing of."""
 
@@ -70,10 +76,11 @@ def job_from(*objects: Any, **keys: Any) -> Job:
             ``framework``, the run is Unsloth's where Unsloth was imported.
 
     Raises:
-        JobError: an object that is none of these, no model, or settings that cannot be planned.
+        JobError: an object that is none of these, no model, no length, or settings that cannot be planned.
 
     Warns:
-        NotModelled: a setting that matters for memory and is not planned, by its name.
+        NotModelled: a setting that matters for memory and is not planned, by its name; weights that are kept in
+            float32 among them.
     """
     for key in keys:
         if key not in RULES:
@@ -85,8 +92,43 @@ def job_from(*objects: Any, **keys: Any) -> Job:
     values |= _of_arguments(parts.arguments, values)
     lora = parts.lora or _active_adapter(parts.model)
     values |= _of_lora(lora, values) if lora is not None else {}
-    values |= _weights(parts, lora=lora is not None or bool(keys.keys() & {"r", "target_modules"}), framework=framework)
-    return parse_job({**values, **keys})
+    adapts = lora is not None or bool(keys.keys() & SOME_LORA)
+    weights = _weights(parts, lora=adapts, framework=framework)
+    job = {**values, **weights, **keys}
+    if job.get("mode", "train") == "train":
+        if not adapts and "full_finetuning" not in keys:
+            _refuse_quantised(weights)
+        _refuse_no_length(job, parts)
+    return parse_job(job)
+
+
+def length_of(*objects: Any) -> int | None:
+    """Tokens to which these objects of a script cut the samples; None where nothing cuts them.
+
+    Raises:
+        JobError: an object that `job_from` does not know.
+    """
+    parts = _sorted(objects)
+    of_model = _of_model(parts.model)
+    lengths = {**of_model, **(_lengths(parts.arguments, of_model) if parts.arguments is not None else {})}
+    found: int | None = lengths.get("sequence_length") or lengths.get("max_seq_length")
+    return found
+
+
+def _refuse_quantised(weights: Mapping[str, Any]) -> None:
+    """Quantised weights do not train by themselves. Raises JobError where nothing says which adapters do."""
+    for key in ("load_in_4bit", "load_in_8bit"):
+        if weights.get(key):
+            allowed = "quantised weights with LoRA only: a LoraConfig, or r="
+            raise JobError("contradicts full fine-tuning", key=key, allowed=allowed)
+
+
+def _refuse_no_length(job: Mapping[str, Any], parts: _Parts) -> None:
+    """A plan is one of some length. Raises JobError where neither the keys nor the objects say which."""
+    if job.get("max_seq_length") is None and job.get("sequence_length") is None:
+        why = "is not known: nothing cuts the samples" if parts.arguments is not None else "is not given"
+        allowed = "max_seq_length=, the tokens of the longest sample, or SFTConfig(max_length=...)"
+        raise JobError(why, key="max_seq_length", allowed=allowed)
 
 
 def _sorted(objects: Iterable[Any]) -> _Parts:
@@ -148,6 +190,9 @@ def _of_arguments(arguments: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     }
     if values["framework"] == "transformers":
         out["use_gradient_checkpointing"] = bool(arguments.gradient_checkpointing)
+        for key in ("packing", "padding_free"):
+            if getattr(arguments, key, False):
+                _warn(f"{key}: packed and padding-free batches are planned as dense ones of as many tokens")
     else:
         out["packing"] = bool(getattr(arguments, "packing", False))
         out["padding_free"] = True if getattr(arguments, "padding_free", False) else None
@@ -177,14 +222,7 @@ def _of_lora(lora: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         _warn(f"bias {lora.bias}: trains biases, which are not planned")
     targets = lora.target_modules
     if targets is None:
-        model = values.get("model")
-        family = model.get("model_type") if isinstance(model, Mapping) else None
-        if family not in DEFAULT_TARGETS:
-            allowed = "a list of modules, or all-linear"
-            raise JobError(
-                "is None, and PEFT's default is known by the model alone", key="target_modules", allowed=allowed
-            )
-        targets = DEFAULT_TARGETS[family]
+        targets = _default_targets(values.get("model"))
     elif isinstance(targets, str) and targets != "all-linear":
         raise JobError("is a pattern, which is not modelled", key="target_modules", allowed="a list of modules")
     modules = targets if isinstance(targets, str) else sorted(targets)
@@ -196,6 +234,22 @@ def _of_lora(lora: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _default_targets(model: Any) -> tuple[str, ...]:
+    """What PEFT adapts where nobody says, by the model's family: its config's, or that of a name that is known here
+    (the catalogue, a directory, the local cache). Raises JobError."""
+    family = model.get("model_type") if isinstance(model, Mapping) else None
+    if isinstance(model, str):
+        try:
+            family = resolve_model(model, offline=True).architecture.model_type
+        except CtxplanError:
+            family = None
+    if family not in DEFAULT_TARGETS:
+        allowed = "a list of modules, or all-linear"
+        reason = f"PEFT has no default for {family}" if family else "PEFT's default is known by the model alone"
+        raise JobError(f"is None, and {reason}", key="target_modules", allowed=allowed)
+    return DEFAULT_TARGETS[family]
+
+
 def _weights(parts: _Parts, *, lora: bool, framework: str) -> dict[str, Any]:
     """The weight format: as it is asked for, or as the loaded model has it."""
     quantization = parts.quantization
@@ -204,11 +258,33 @@ def _weights(parts: _Parts, *, lora: bool, framework: str) -> dict[str, Any]:
     four, eight = (_flag(quantization, name) for name in ("load_in_4bit", "load_in_8bit"))
     if four or eight:
         return {"load_in_4bit": four, "load_in_8bit": eight}
+    _warn_of_float32(parts, framework, lora=lora)
     if lora:
         # A name alone, with Unsloth, says nothing of the format: from_pretrained's default is 4 bit.
         named = isinstance(parts.model, str) and framework == "unsloth" and quantization is None
         return {} if named else {"load_in_4bit": False, "load_in_16bit": True}
     return {} if framework == "unsloth" and isinstance(parts.model, str) else {"full_finetuning": True}
+
+
+def _warn_of_float32(parts: _Parts, framework: str, *, lora: bool) -> None:
+    """A loaded model tells its dtype; what TRL loads by its name is float32 unless its settings say otherwise (trl
+    1.15.0, ``SFTTrainer``: ``model_init_kwargs``)."""
+    planned = "they are planned in bfloat16, half of it"
+    if not isinstance(parts.model, str):
+        # Full fine-tuning in float32 is what Unsloth makes of a card without bfloat16, and is planned as such.
+        dtype = _plain(getattr(parts.model, "dtype", None)).removeprefix("torch.")
+        if dtype == FLOAT32 and (lora or framework != "unsloth"):
+            _warn(f"dtype: the model's base weights are in float32; {planned}")
+        return
+    if framework == "unsloth" or not hasattr(parts.arguments, "model_init_kwargs"):
+        return
+    settings = parts.arguments.model_init_kwargs
+    dtype = settings.get("dtype", FLOAT32) if isinstance(settings, Mapping) else FLOAT32
+    if _plain(dtype).removeprefix("torch.") == FLOAT32:
+        _warn(
+            f"dtype: TRL loads a model by its name in float32, unless model_init_kwargs say otherwise; {planned}. Of a "
+            "model that is loaded elsewhere give the model itself, or its config"
+        )
 
 
 def _flag(quantization: Any, name: str) -> bool:

@@ -10,13 +10,16 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ctxplan.job_from import NotModelled, job_from
+from ctxplan.job_from import NotModelled, job_from, length_of
 from ctxplan.watching import Seen
 from estimator import Job
 from estimator.allocator import block
 
 MOST_SAMPLES = 10_000_000
 """Beyond it the longest row is not looked for: a table without lengths of its own would be read row by row."""
+
+
+LENGTHS = frozenset({"max_seq_length", "sequence_length"})
 
 
 def cuda_peaks() -> Seen | None:
@@ -36,13 +39,19 @@ def card() -> dict[str, Any] | None:
     return {"name": properties.name, "total_bytes": properties.total_memory}
 
 
-def job_of(args: Any, model: Any, **keys: Any) -> Job:
+def job_of(args: Any, model: Any, dataset: Any = None, **keys: Any) -> Job:
     """The job of a trainer's arguments and model, on the card that is there; ``keys`` win.
+
+    Args:
+        dataset: what it trains on, asked for its longest sample where nothing cuts the samples.
 
     Raises:
         JobError: the objects make no job that can be planned.
     """
     here = card()
+    if not keys.keys() & LENGTHS and length_of(*(part for part in (args, model) if part is not None)) is None:
+        longest = longest_sample(dataset)
+        keys |= {"max_seq_length": longest} if longest else {}
     with warnings.catch_warnings():
         warnings.simplefilter("once", NotModelled)
         return job_from(*(part for part in (args, model) if part is not None), **({"gpu": here} if here else {}) | keys)

@@ -65,4 +65,4 @@ def _job(run: Any, keys: Mapping[str, Any]) -> Job:
         return parse_job({**job_to_json(run), **keys}) if keys else run
     if isinstance(run, Mapping):
         return parse_job({**run, **keys})
-    return job_of(run.args, run.model, **keys)
+    return job_of(run.args, run.model, getattr(run, "train_dataset", None), **keys)

@@ -18,6 +18,8 @@ from estimator.job import MAX_TOKENS
 PERCENTILES = (50, 90, 95, 99)
 SHORTEST_USUAL = 2048
 """The usual lengths are this and its doublings: Unsloth's default, and what people ask for."""
+ROUNDED_TO = 64
+"""A length that cuts nothing is rounded up to whole multiples of this many tokens."""
 MAX_CUT_PERCENT = 1.0
 MOST_LENGTHS = 32
 """More lengths than this are not looked at in one question."""
@@ -220,8 +222,9 @@ class Report:
 
 
 def usual_lengths(longest: int) -> list[int]:
-    """`SHORTEST_USUAL` and its doublings, up to the first that cuts nothing."""
+    """`SHORTEST_USUAL` and its doublings below the longest document, and then its own length in full `ROUNDED_TO`s."""
     lengths = [SHORTEST_USUAL]
     while lengths[-1] < longest:
         lengths.append(2 * lengths[-1])
-    return lengths
+    whole = max(-(-longest // ROUNDED_TO), 1) * ROUNDED_TO
+    return [*lengths[:-1], min(lengths[-1], whole)]

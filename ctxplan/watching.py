@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ctxplan.failure import numbers_of, phase_of
+from ctxplan.failure import is_of_the_host, numbers_of, phase_of
 from ctxplan.planning import Planner
 from estimator import CtxplanError, Estimate, Job
+from estimator.advise import Proposal
 
 GIB = 2**30
 MIB = 2**20
@@ -172,9 +173,12 @@ def explain(error: BaseException, job: Job, planner: Planner, seen: Seen | None 
         "  the largest of what was planned: "
         + ", ".join(f"{term.name} {_gib(term.bytes)}" for term in _largest(estimate)),
     ]
-    if isinstance(error, MemoryError):
-        lines.append(f"  host RAM planned: {_gib(estimate.host_bytes.expected)} GiB")
-    return "\n".join([*lines, *_first_change(job, planner)])
+    host = is_of_the_host(error)
+    if host or estimate.limited_by == "host":
+        ram = job.host_ram_bytes
+        of = f", of {_gib(ram)}" if ram else "; host_ram_bytes, what the host has, is not known"
+        lines.append(f"  host RAM planned: {_gib(estimate.host_bytes.expected)} GiB{of}")
+    return "\n".join([*lines, *(_less_host_ram(job, estimate, planner) if host else _first_change(job, planner))])
 
 
 def _first_change(job: Job, planner: Planner) -> list[str]:
@@ -182,9 +186,23 @@ def _first_change(job: Job, planner: Planner) -> list[str]:
     if not proposals:
         return ["  no change of this job is known to make it fit"]
     best = proposals[0]
-    changes = ", ".join(f"{key}: {value}" for key, value in best.changes.items())
     needs = _gib(best.standing.peak_allocated_bytes.expected)
-    return [f"  change first: {changes} ({needs} GiB; ctxplan plan shows the others)"]
+    return [f"  change first: {_changes(best)} ({needs} GiB; ctxplan plan shows the others)"]
+
+
+def _less_host_ram(job: Job, estimate: Estimate, planner: Planner) -> list[str]:
+    """The first change with which the host needs less than what was planned, and was too much."""
+    ended = min(job.host_ram_bytes or estimate.host_bytes.expected, estimate.host_bytes.expected) - 1
+    proposals = planner.plan(replace(job, host_ram_bytes=ended)).proposals
+    less = [one for one in proposals if one.host_ram_bytes < 0]
+    if not less:
+        return ["  no change of this job is known to need less host RAM"]
+    needs = _gib(less[0].standing.host.total_bytes)
+    return [f"  change first: {_changes(less[0])} ({needs} GiB of host RAM)"]
+
+
+def _changes(proposal: Proposal) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in proposal.changes.items())
 
 
 def _seen(error: BaseException, seen: Seen | None) -> list[str]:

@@ -237,7 +237,8 @@ def _assumptions(run: Run, statics: Statics, outcome: Outcome, rope_note: str) -
         said.append("routing is taken as even over the experts")
     if run.job.framework == "transformers":
         said.append(
-            "the transformers path is a bare loop with full logits; TRL's SFTTrainer chunks the loss and needs less"
+            "the transformers path is a bare loop with full logits; "
+            "a trainer that chunks its loss, as TRL's SFTTrainer does, needs less"
         )
     if outcome.simulation.regime.embedding_offloaded:
         said.append("the input embedding is on the host: Unsloth moves it where a training step would be tight")

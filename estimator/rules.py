@@ -170,9 +170,14 @@ def shorten(text: str, longest: int = 80) -> str:
 
 def hint(value: Any, known: tuple[Any, ...]) -> str:
     """`; did you mean "x"?` where a known string is near, else nothing."""
+    close = near(value, known)
+    return f'; did you mean "{close}"?' if close else ""
+
+
+def near(value: Any, known: tuple[Any, ...]) -> str | None:
+    """The known string that is nearest, None where none is near."""
     from difflib import get_close_matches  # only a refusal needs it, and it costs an import
 
     if not isinstance(value, str) or len(value) > LONGEST_HINTED:
-        return ""
-    near = get_close_matches(value, [k for k in known if isinstance(k, str)], n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
+        return None
+    return next(iter(get_close_matches(value, [k for k in known if isinstance(k, str)], n=1)), None)

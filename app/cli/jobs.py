@@ -54,6 +54,9 @@ HELP = {
     "versions": "Comma list of package=version that the run will use.",
 }
 """What each key of a job means, in a line."""
+LAUNCHERS = frozenset({"base_model", "model_name_or_path", "training", "lora"})
+"""Keys that only launchers' configs have."""
+PREFLIGHT = "a launcher's config is checked with ctxplan preflight"
 DEFAULTS = job_to_json(Job(model=""))
 
 JobFile = Annotated[
@@ -100,7 +103,12 @@ def read_job(job_file: str | None, flags: Mapping[str, Any]) -> Job:
     except UnreadableJson as error:
         name = "standard input" if job_file == "-" else job_file
         reason = error.message if body.strip() else "is empty"
+        if name.endswith((".yaml", ".yml")):
+            raise UnreadableJson(f"{name}: is YAML, and a job is JSON here", allowed=f"JSON; {PREFLIGHT}") from None
         raise UnreadableJson(f"{name}: {reason}", key=error.key, allowed=error.allowed) from None
+    if isinstance(data, dict) and LAUNCHERS & data.keys():
+        launcher = next(key for key in data if key in LAUNCHERS)
+        raise JobError("is a key of a launcher's config", key=launcher, allowed=f"the keys of a job; {PREFLIGHT}")
     if isinstance(data, dict) and isinstance(data.get("job"), dict):
         raise JobError("this is a point, which ctxplan probe measures", key="job", allowed="the value of job alone")
     return parse_job({**data, **given} if isinstance(data, dict) else data)

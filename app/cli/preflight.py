@@ -21,12 +21,16 @@ from estimator.job import RULES
 
 if TYPE_CHECKING:
     from app.preflight import Preflight, Question, TokenReport
+    from app.readers import Reading
+    from app.readers.document import Document
     from ctxplan import Planner
 
 Format = Literal["text", "json", "github"]
 FailOn = Literal["uncertain", "does_not_fit"]
 MAX_REPORT_BYTES = 2**24
 SUMMARY = "GITHUB_STEP_SUMMARY"
+MISTAKEN_FOR_GIB = 2**20
+"""A smaller number without a unit is one of GiB."""
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -124,7 +128,7 @@ def preflight(
             Question,
             gpu=_gpu(gpu),
             model=None if model is None else RULES["model"].parse("--model", model),
-            host_ram_bytes=_checked("host_ram_bytes", "--host-ram", _bytes(host_ram)),
+            host_ram_bytes=_host_ram(host_ram),
             confidence=_checked("confidence", "--confidence", _float(confidence)),
             tokens=_report(tokens_report),
             strict=strict,
@@ -218,14 +222,34 @@ def _summarise(answers: list[Preflight]) -> None:
 
 
 def _read(config: str, file: str, tool: str | None) -> Any:
-    from app.readers import read
     from app.readers.document import MAX_CONFIG_BYTES, read_document
 
     if tool is not None and tool not in TOOLS:
         from estimator.rules import hint
 
         raise JobError(f'"{tool}" is no known tool{hint(tool, TOOLS)}', key="--tool", allowed=", ".join(TOOLS))
-    return read(read_document(_body(config, file, MAX_CONFIG_BYTES), file), tool)
+    document = read_document(_body(config, file, MAX_CONFIG_BYTES), file)
+    return _read_as(document, tool)
+
+
+def _read_as(document: Document, tool: str | None) -> Reading:
+    """Read it as the tool's. Raises ConfigError, which names the tool that it is of where that is another one."""
+    from app.readers import read
+    from app.readers.detect import detect, telling_key
+
+    try:
+        return read(document, tool)
+    except ConfigError as error:
+        try:
+            found = detect(document)
+        except ConfigError:
+            raise error from None
+        if tool in (None, found):
+            raise
+        key = telling_key(document, found)
+        where = error.place if error.place.line or key is None else document.place((key,))
+        said = f"{error.message}; its keys are those of {found}" + (f", such as {key}" if key else "")
+        raise ConfigError(said, place=where, key=error.key, allowed=error.allowed) from None
 
 
 def _body(path: str, file: str, limit: int) -> bytes:
@@ -263,6 +287,18 @@ def _gpu(text: str | None) -> Any:
     from app.jsontext import read_json
 
     return RULES["gpu"].parse("--gpu", read_json(text.encode("utf-8", "surrogateescape")))
+
+
+def _host_ram(text: str | None) -> Any:
+    size = _bytes(text)
+    try:
+        return _checked("host_ram_bytes", "--host-ram", size)
+    except JobError as error:
+        if not (isinstance(size, int) and 0 < size < MISTAKEN_FOR_GIB):
+            raise
+        # Nobody's host has so few bytes: a bare number of this size was meant as GiB.
+        allowed = f"{error.allowed}, or {size}GiB"
+        raise JobError(f"{size} bytes are no host's RAM", key="--host-ram", allowed=allowed) from None
 
 
 def _bytes(text: str | None) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
+import signal
 import sys
 from socket import socket
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 STOP_SECONDS = 10
-TURN_SECONDS = 0.001
+TURN_SECONDS = 0.0005
 
 
 def register(application: typer.Typer) -> None:
@@ -51,12 +53,24 @@ def serve(
         listening = listen(settings.host, settings.port)
     except OSError as error:
         leave(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}")
+    # To be told to leave is no failure. While it serves, the server takes the signals, ends what is open, and hands
+    # them on to these.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave_stopped)
     address = listening.getsockname()
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     typer.echo(f"ctxplan: serving on http://{shown}:{address[1]}", err=True)
     if settings.allow_hub:
         _hold_to_hosts(settings)
+    _log_libraries(settings)
     _run(create_app(settings), listening)
+
+
+def _log_libraries(settings: Settings) -> None:
+    """What the server and the other libraries have to say is a line of the service's log as well."""
+    from app.logs import FromLibraries, make_logger
+
+    logging.getLogger().addHandler(FromLibraries(make_logger(settings.log_level)))
 
 
 def _hold_to_hosts(settings: Settings) -> None:
@@ -76,7 +90,7 @@ def _run(app: FastAPI, listening: socket) -> None:
 
     from app.telemetry import traced
 
-    # log_config None: the service writes its own lines. The server's own warnings still reach standard error.
+    # log_config None: the service writes its own lines, and the server's warnings with them.
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -101,6 +115,10 @@ def _run(app: FastAPI, listening: socket) -> None:
 
     with traced(app):
         Server(config).run(sockets=[listening])
+
+
+def _leave_stopped(*_: object) -> NoReturn:
+    sys.exit(0)
 
 
 def _check_database(settings: Settings) -> None:

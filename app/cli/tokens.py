@@ -53,7 +53,10 @@ Sample = Annotated[SampleBy, typer.Option("--sample-by", help="What of a text fi
 Lengths = Annotated[
     str | None,
     typer.Option(
-        "--max-seq-lengths", metavar="LIST", show_default=False, help="Lengths to look at; else 2048 and its doublings."
+        "--max-seq-lengths",
+        metavar="LIST",
+        show_default=False,
+        help="Lengths to look at; else 2048, its doublings, and the longest.",
     ),
 ]
 MaxCut = Annotated[

@@ -11,10 +11,13 @@ from app.preflight.phases import PhasePeak, phases_of
 from app.preflight.question import Question, at_config, job_of, model_of
 from app.preflight.rules import findings
 from app.readers import Doubt, Reading
+from app.readers.writing import Written, written
 from ctxplan import Planner
 from ctxplan.models import ModelFacts
 from estimator import Estimate, Job, MaxContext, job_to_json
 from estimator.advise import Proposal
+from estimator.advise.answer import plain
+from estimator.advise.plan import MOST_ASKED
 from estimator.errors import CtxplanError
 from estimator.estimate import Verdict
 
@@ -24,12 +27,29 @@ EXIT_CODES = {"fits": FITS, "does_not_fit": DOES_NOT_FIT, "uncertain": UNCERTAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """A proposal, and how its changes read in the config's own keys."""
+
+    proposal: Proposal
+    written: Written
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.proposal.to_json(),
+            "config_changes": dict(self.written.config),
+            "environment": dict(self.written.environment),
+            "not_in_config": list(self.written.missing),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
     """The answer.
 
     Attributes:
         verdict: the estimate's, or ``uncertain`` where a setting that is not modelled could turn it (``unsure``).
-        suggestions: what makes it fit, best first, where it does not certainly fit as it is.
+        suggestions: what makes it fit, where it does not certainly fit as it is: what the config can say before what it
+            cannot, and of each the best first.
         longest: how long a context this job could have; None where the job generates.
     """
 
@@ -40,7 +60,7 @@ class Preflight:
     phases: tuple[PhasePeak, ...]
     findings: tuple[Finding, ...]
     longest: MaxContext | None
-    suggestions: tuple[Proposal, ...]
+    suggestions: tuple[Suggestion, ...]
     tokens_per_step: int
     assumptions: tuple[str, ...]
 
@@ -75,7 +95,7 @@ class Preflight:
             "host_bytes": estimate.host_bytes._asdict(),
             "phases": [phase.to_json() for phase in self.phases],
             "findings": [finding.to_json() for finding in self.findings],
-            "suggestions": [proposal.to_json() for proposal in self.suggestions],
+            "suggestions": [suggestion.to_json() for suggestion in self.suggestions],
             "doubts": [doubt.to_json() for doubt in reading.doubts],
             "unsure_because": [doubt.key for doubt in self.unsure],
             "max_seq_length": {"expected": self.longest.expected, "safe": self.longest.safe} if self.longest else None,
@@ -125,10 +145,15 @@ def _longest(job: Job, facts: ModelFacts, planner: Planner) -> MaxContext | None
     return planner.max_context(job, facts) if job.mode == "train" else None
 
 
-def _suggestions(estimate: Estimate, case: Case) -> tuple[Proposal, ...]:
+def _suggestions(estimate: Estimate, case: Case) -> tuple[Suggestion, ...]:
     if estimate.verdict == "fits" or not case.trains:
         return ()
-    return case.planner.plan(case.asked, case.facts, limit=MOST_SUGGESTIONS).proposals
+    found = []
+    for proposal in case.planner.plan(case.asked, case.facts, limit=MOST_ASKED).proposals:
+        told = written(case.reading.tool, plain(proposal.changes), job_to_json(proposal.job))
+        if told is not None:
+            found.append(Suggestion(proposal=proposal, written=told))
+    return tuple(sorted(found, key=lambda one: bool(one.written.missing))[:MOST_SUGGESTIONS])
 
 
 def _weighed(estimate: Estimate, reading: Reading) -> tuple[Verdict, tuple[Doubt, ...]]:

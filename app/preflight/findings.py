@@ -11,6 +11,7 @@ from app.readers import Place, Reading
 from ctxplan import Planner
 from ctxplan.models import ModelFacts
 from estimator import Estimate, Job
+from estimator.answer import HOST_MARGIN
 from estimator.errors import CtxplanError
 
 Level = Literal["error", "warning", "note"]
@@ -104,6 +105,16 @@ class Case:
             key=source.key if source else job_key,
             place=self.reading.place(job_key),
         )
+
+
+def needs(estimate: Estimate) -> str:
+    """What is needed of what there is, for a person: of the host's RAM where that is what limits."""
+    ram = estimate.job.host_ram_bytes
+    if estimate.limited_by == "host" and ram is not None:
+        host = estimate.host_bytes.expected
+        return f"{gib(host)} of host RAM needed, at most {gib(int(host * (1 + HOST_MARGIN)))}, of {gib(ram)}"
+    needed = estimate.needed_bytes
+    return f"{gib(needed.expected)} needed, at most {gib(needed.upper)}, of {gib(estimate.room_bytes)}"
 
 
 Rule = Callable[[Case], Iterator[Finding]]

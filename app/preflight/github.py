@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.preflight.check import Preflight
-from app.preflight.findings import gib
+from app.preflight.findings import gib, needs
+from app.preflight.text import changes_of
 from app.readers import ConfigError, Place
+from estimator import Estimate
 from estimator.errors import CtxplanError
 
 COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
@@ -41,11 +43,10 @@ class Annotation(NamedTuple):
 def remarks(answer: Preflight) -> list[Annotation]:
     """The verdict, the findings and the doubts, at most `MOST` of a kind."""
     estimate = answer.estimate
-    needs = f"{gib(estimate.needed_bytes.expected)} needed, at most {gib(estimate.needed_bytes.upper)}"
     verdict = Annotation(
         _VERDICTS[answer.verdict],
-        _TITLES[answer.verdict],
-        f"{needs}, of {gib(estimate.room_bytes)}; limited by {estimate.limited_by}",
+        _title(answer),
+        f"{needs(estimate)}; limited by {estimate.limited_by}",
         answer.reading.place("max_seq_length"),
     )
     found = [Annotation(COMMANDS[f.level], f.rule, f.message, f.place) for f in answer.findings]
@@ -71,11 +72,11 @@ def summary(answer: Preflight) -> str:
     """The answer as Markdown."""
     estimate = answer.estimate
     lines = [
-        f"### {_TITLES[answer.verdict]}: `{_code(answer.reading.file)}`",
+        f"### {_title(answer)}: `{_code(answer.reading.file)}`",
         "",
         f"{gib(estimate.needed_bytes.expected)} of GPU memory needed, at most {gib(estimate.needed_bytes.upper)} at "
         f"{estimate.confidence:.0%} confidence, of {gib(estimate.room_bytes)}. "
-        f"Host RAM: {gib(estimate.host_bytes.expected)}. Limited by the {estimate.limited_by}.",
+        f"Host RAM: {_host(estimate)}. Limited by the {estimate.limited_by}.",
         "",
         "| part of the run | tokens | GPU |",
         "|---|--:|--:|",
@@ -83,10 +84,24 @@ def summary(answer: Preflight) -> str:
     ]
     if answer.findings:
         lines += ["", *(f"- **{f.level}** {f.rule}: {_markdown(f.message)}" for f in answer.findings)]
+    changes = changes_of(answer)
+    if changes:
+        lines += ["", *(f"- {_markdown(change)}" for change in changes)]
     if answer.reading.doubts:
         lines += ["", "Not modelled:", *(f"- `{_code(d.key)}`: {_markdown(d.message)}" for d in answer.reading.doubts)]
     lines += ["", "Assumed:", *(f"- {_markdown(text)}" for text in answer.assumptions), ""]
     return "\n".join(lines) + "\n"
+
+
+def _title(answer: Preflight) -> str:
+    """The verdict, with the host's numbers where its RAM is what limits."""
+    host = f" in the host's RAM: {needs(answer.estimate)}" if answer.estimate.limited_by == "host" else ""
+    return f"{_TITLES[answer.verdict]}{host}"
+
+
+def _host(estimate: Estimate) -> str:
+    ram, needed = estimate.job.host_ram_bytes, gib(estimate.host_bytes.expected)
+    return f"{needed}, not checked" if ram is None else f"{needed} of {gib(ram)}"
 
 
 def append_summary(path: Path, text: str) -> None:

@@ -49,6 +49,15 @@ class Doubt(_Answer):
     line: Count | None
 
 
+class Suggestion(Proposal):
+    """A proposal, and how its changes read for the tool: keys of its config, variables to set before the start, and
+    keys of the job that none of its settings changes."""
+
+    config_changes: dict[str, Any]
+    environment: dict[str, str]
+    not_in_config: list[str]
+
+
 class DataLengths(_Answer):
     """How long the samples are, in tokens."""
 
@@ -79,7 +88,7 @@ class PreflightAnswer(_Answer):
     host_bytes: HostBytes
     phases: list[PhasePeak]
     findings: list[Finding]
-    suggestions: list[Proposal]
+    suggestions: list[Suggestion]
     doubts: list[Doubt]
     unsure_because: list[str]
     max_seq_length: Lengths | None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from app.preflight.check import Preflight
-from app.preflight.findings import Finding, gib
+from app.preflight.check import Preflight, Suggestion
+from app.preflight.findings import Finding, gib, needs
 from app.render import STYLES, WORDS, Paper
-from estimator.advise import Proposal
 from estimator.advise.answer import plain
 from estimator.rules import shown
 
@@ -35,14 +35,13 @@ def render_preflight(answer: Preflight, paper: Paper) -> list[RenderableType]:
     if answer.longest is not None:
         safe, expected = answer.longest.safe, answer.longest.expected
         parts.append(Text(f"\nLongest context of this job: {safe:,} tokens safe, {expected:,} expected."))
-    for number, proposal in enumerate(answer.suggestions, 1):
-        parts.append(Text(f"Change {number}: {_changes(proposal)}"))
+    parts += [Text(line) for line in changes_of(answer)]
     return [*parts, Text("Assumed:"), *_bullets([Text(text) for text in answer.assumptions])]
 
 
 def _verdict(answer: Preflight) -> Text:
     estimate = answer.estimate
-    host = " in the host's RAM" if estimate.limited_by == "host" else ""
+    host = f" in the host's RAM ({needs(estimate)})" if estimate.limited_by == "host" else ""
     return Text.assemble(
         (WORDS[answer.verdict] + host, STYLES[answer.verdict]),
         f": {answer.reading.file} ({answer.reading.tool}) at {estimate.confidence:.0%} confidence.",
@@ -72,10 +71,35 @@ def _phases(answer: Preflight) -> Table:
     return listed
 
 
-def _changes(proposal: Proposal) -> str:
-    changes = ", ".join(f"{key} {shown(value)}" for key, value in plain(proposal.changes).items())
-    peak = gib(proposal.standing.peak_allocated_bytes.expected)
-    return f"{changes}: {WORDS[proposal.standing.verdict].lower()} at {peak}."
+def changes_of(answer: Preflight) -> list[str]:
+    """What makes it fit, a line each; that nothing is known to where it does not and nothing is."""
+    if not answer.suggestions:
+        asked = answer.estimate.verdict != "fits" and answer.estimate.job.mode == "train"
+        return ["No change of this job is known to make it fit."] if asked else []
+    lines = [_change(suggestion, answer) for suggestion in answer.suggestions]
+    return [f"Change {number}: {line}" for number, line in enumerate(lines, 1)]
+
+
+def _change(suggestion: Suggestion, answer: Preflight) -> str:
+    proposal, told = suggestion.proposal, suggestion.written
+    changes = plain(proposal.changes)
+    parts = [f"{key} {shown_value(value)}" for key, value in told.config.items()]
+    parts += [f"{name}={value} in the environment" for name, value in told.environment.items()]
+    parts += [f"on one {changes['gpu']}"] if "gpu" in changes else []
+    parts += [f"{key} {shown_value(changes[key])} (not a setting of {answer.reading.tool})" for key in told.missing]
+    at = gib(proposal.standing.peak_allocated_bytes.expected)
+    if answer.estimate.limited_by == "host":
+        at += f", with {gib(proposal.standing.host.total_bytes)} of host RAM"
+    return f"{', '.join(parts)}: {WORDS[proposal.standing.verdict].lower()} at {at}."
+
+
+def shown_value(value: Any) -> str:
+    """A value as a config writes it."""
+    if isinstance(value, list):
+        return f"[{', '.join(str(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {shown_value(one)}' for key, one in value.items())}}}"
+    return shown(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _finding(finding: Finding) -> Text:

@@ -35,6 +35,19 @@ def detect(document: Document) -> str:
     )
 
 
+def telling_key(document: Document, tool: str) -> str | None:
+    """The first key of a document by which it is known to be this tool's; None where it is the whole shape."""
+    keys = {
+        "axolotl": frozenset({"base_model"}),
+        "llamafactory": LLAMAFACTORY,
+        "llamafactory-v1": LLAMAFACTORY_V1,
+        "trl": frozenset({"model_name_or_path"}),
+        "unsloth": frozenset(SECTIONS),
+        "job": frozenset({"model"}),
+    }[tool]
+    return next((key for key in document.values if key in keys), None)
+
+
 def _shapes(values: Mapping[str, Any]) -> dict[str, bool]:
     keys = values.keys()
     hub, job = "model_name_or_path" in keys, "model" in keys and len(keys - RULES.keys()) <= len(keys) // 2

@@ -6,6 +6,8 @@ aliases stand for are all counted before anything is built from them.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,7 @@ MAX_VALUES = 20_000
 LONGEST_NUMBER = 400
 """Characters of a number; what is longer is no setting, and costs quadratic time to convert."""
 
+AT_LINE = re.compile(r" at line (\d+), column \d+$")
 YAML_NAMES = (".yaml", ".yml")
 Path = tuple[str, ...]
 MERGE = "tag:yaml.org,2002:merge"
@@ -83,9 +86,18 @@ def _read_json(body: bytes, file: str) -> Document:
         values = read_json(body)
     except UnreadableJson as error:
         reason = error.message if body.strip() else "is empty"
-        raise ConfigError(reason, place=Place(file), key=error.key, allowed=error.allowed) from None
+        raise ConfigError(reason, place=_place_of(error, body, file), key=error.key, allowed=error.allowed) from None
     _check_mapping(values, Place(file, 1))
     return Document(file=file, values=values, lines=key_lines(body.decode("utf-8-sig")))
+
+
+def _place_of(error: UnreadableJson, body: bytes, file: str) -> Place:
+    """The line that the parser names, or the one on which the key at fault last stands."""
+    told = AT_LINE.search(error.message)
+    if told:
+        return Place(file, int(told[1]))
+    last = body.rfind(json.dumps(error.key).encode()) if error.key else -1
+    return Place(file, 1 + body.count(b"\n", 0, last) if last >= 0 else None)
 
 
 def _read_yaml(body: bytes, file: str) -> Document:

@@ -64,11 +64,16 @@ def read_llamafactory(document: Document) -> Reading:
     _attention(root)
     _rows(root, unsloth=unsloth)
     _evaluation(root)
-    full_logits = not on(root.take("enable_liger_kernel", Flag(), False))
+    liger = on(root.take("enable_liger_kernel", Flag(), False))
+    if liger and unsloth:
+        root.note(
+            "enable_liger_kernel with use_unsloth: Unsloth's own kernels and loss are taken to replace what Liger "
+            "patches, and are planned alone"
+        )
     root.know(NO_MEMORY | TRAINING_NO_MEMORY | TRAINING_BEFORE)
     root.doubt_those({**TRAINING_UNMODELLED, **UNMODELLED, **DISTRIBUTED})
     root.finish(strict=True)
-    return notebook.reading(full_logits=full_logits)
+    return notebook.reading(full_logits=not liger)
 
 
 def _method(root: Section, *, unsloth: bool) -> None:
@@ -154,8 +159,9 @@ def _rows(root: Section, *, unsloth: bool) -> None:
         root.note(
             "packed rows are planned as dense rows of cutoff_len tokens, which is what the collator makes of them"
         )
+    # With and without Unsloth, so that a change to Unsloth is planned as what it would be here.
+    root.notebook.job["padding_free"] = False
     if unsloth:
-        root.notebook.job["padding_free"] = False
         root.note("LLaMA-Factory's Trainer pads its batches: the dense path of Unsloth is planned")
 
 

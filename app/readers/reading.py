@@ -41,6 +41,19 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """A key that the tool does not know and does not mind.
+
+    Attributes:
+        key: dotted. near: a known key that it may stand for; None where none is near.
+    """
+
+    key: str
+    near: str | None
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """A config, read.
 
@@ -52,6 +65,7 @@ class Reading:
         packs: rows hold many samples, and are as long as they can be whatever the samples are.
         flash_with_sinks: the flash kernel that is asked for takes attention sinks, which FlashAttention 2 does not.
         full_logits: False where the tool's loss never holds all logits, although the plan of its path has them.
+        unread: keys that were not read, where the tool goes on without them.
         assumptions: sentences on defaults that were filled in and settings that were read in another's place.
     """
 
@@ -61,6 +75,7 @@ class Reading:
     job: Mapping[str, Any]
     sources: Mapping[str, Source] = field(default_factory=dict)
     doubts: tuple[Doubt, ...] = ()
+    unread: tuple[Unread, ...] = ()
     assumptions: tuple[str, ...] = ()
     length_from_data: bool = False
     packs: bool = False

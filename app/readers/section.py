@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 from app.readers.document import Document, Path
 from app.readers.errors import ConfigError, Place
-from app.readers.reading import Doubt, Effect, Reading, Source
+from app.readers.reading import Doubt, Effect, Reading, Source, Unread
 from estimator.errors import JobError
-from estimator.rules import Rule, hint, shorten, shown
+from estimator.rules import Rule, hint, near, shorten, shown
 
 MOST_NAMED = 20
 """Unknown keys that are named, each in a sentence; a config has a few at most."""
@@ -42,6 +42,7 @@ class Notebook:
         self.sources: dict[str, Source] = {}
         self.doubts: list[Doubt] = []
         self.notes: list[str] = list(document.notes)
+        self.unread: list[Unread] = []
         self.defaults: dict[str, Any] = {}
         self.packs = False
         self.flash_with_sinks = False
@@ -70,6 +71,7 @@ class Notebook:
             job=self.job,
             sources=self.sources,
             doubts=tuple(self.doubts),
+            unread=tuple(self.unread),
             assumptions=tuple(notes),
             length_from_data=length_from_data,
             packs=self.packs,
@@ -171,7 +173,7 @@ class Section:
                 raise self.error(key, f"is no key of {self.notebook.named}", became)
 
     def finish(self, *, strict: bool) -> None:
-        """Refuse the first key that nobody knows, or name all of them where the tool does not mind them."""
+        """Refuse the first key that nobody knows, or keep all of them where the tool does not mind them."""
         unknown = 0
         for key in self.values:
             if key in self._seen or not (strict or self.has(key)):
@@ -179,11 +181,11 @@ class Section:
             if strict:
                 message = f"unknown key{hint(key, tuple(sorted(self._seen)))}"
                 raise self.error(key, message, f"the keys of {self.notebook.named}")
-            where = self.place(key).line
-            at = f"line {where}: " if where else ""
             unknown += 1
             if unknown <= MOST_NAMED:
-                self.note(f"{at}{shorten(self.dotted(key))} is not known and was not read")
+                close = near(key, tuple(sorted(self._seen)))
+                dotted = shorten(self.dotted(key))
+                self.notebook.unread.append(Unread(key=dotted, near=close, place=self.place(key)))
         if unknown > MOST_NAMED:
             self.note(f"{unknown - MOST_NAMED} more keys are not known and were not read")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ from estimator.errors import JobError
 from estimator.rules import Choice, Integer, Number, Rule, Schema, shown
 
 TRUE, FALSE = frozenset({"true", "yes", "on", "y", "t", "1"}), frozenset({"false", "no", "off", "n", "f", "0"})
+WHOLE = re.compile(r"[+-]?\d+(_\d+)*(\.0*)?")
+"""Text that pydantic takes for an integer."""
 LONGEST_LIST = 256
 
 
@@ -36,7 +39,11 @@ class Lax(NamedTuple):
 
     def parse(self, key: str, value: Any) -> Any:
         if isinstance(value, str):
-            value = _number(value.strip(), value)
+            text = value.strip()
+            if isinstance(self.rule, Integer) and not WHOLE.fullmatch(text):
+                # YAML 1.1 takes 1e4 for text, and no launcher takes that text for a number.
+                raise JobError(f"{shown(value)} is text", key=key, allowed="a whole number, in digits")
+            value = _number(text, value)
         if isinstance(self.rule, Integer) and isinstance(value, float) and value.is_integer():
             value = int(value)
         return self.rule.parse(key, value)

@@ -14,6 +14,9 @@ from estimator.rules import hint, shorten, shown
 
 USUAL: tuple[tuple[str, ...], ...] = (("text",), ("messages",), ("conversations",), ("prompt", "completion"))
 """What is looked for, in this order, where nobody names a column; after them, the only column of text."""
+ALPACA = ("instruction", "input", "output")
+"""Columns of the Alpaca format, which a prompt joins: they are named, and not taken by themselves, since the prompt's
+own words are missing between them."""
 MOST_LISTED = 20
 
 
@@ -64,7 +67,9 @@ def _usual(row: Mapping[str, Any], file: str) -> tuple[str, ...]:
     if len(texts) == 1:
         return (texts[0],)
     message = f"{file}: which column is the document cannot be told"
-    raise DocumentsError(message, key="field", allowed=_listed(row))
+    alpaca = ",".join(column for column in ALPACA if column in row)
+    instead = f"; of these rows --field {alpaca}" if alpaca.count(",") else ""
+    raise DocumentsError(message, key="field", allowed=f"{_listed(row)}{instead}")
 
 
 def _listed(row: Mapping[str, Any]) -> str:

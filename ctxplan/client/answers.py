@@ -179,6 +179,14 @@ class ConfigRead(TypedDict):
     versions: dict[str, str]
 
 
+class Suggestion(Proposal):
+    """A proposal in the tool's own words; ``not_in_config`` are changes that none of its settings makes."""
+
+    config_changes: dict[str, Any]
+    environment: dict[str, str]
+    not_in_config: list[str]
+
+
 class PreflightAnswer(TypedDict):
     """Whether the config's job fits. ``estimate`` is one as `ctxplan.client.estimate_from_json` reads it."""
 
@@ -191,7 +199,7 @@ class PreflightAnswer(TypedDict):
     host_bytes: HostBytes
     phases: list[PhasePeak]
     findings: list[Finding]
-    suggestions: list[Proposal]
+    suggestions: list[Suggestion]
     doubts: list[Doubt]
     unsure_because: list[str]
     max_seq_length: Lengths | None

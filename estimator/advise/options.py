@@ -137,8 +137,10 @@ def _out_of_the_compiled_layer(run: Run, trainer: Trainer) -> Iterator[Option]:
 def _checkpointing(run: Run) -> list[Option]:
     now = run.job.use_gradient_checkpointing
     key = "use_gradient_checkpointing"
-    if not _trains(run) or now == "unsloth":
+    if not _trains(run):
         return []
+    if now == "unsloth":
+        return [_option({key: True}, prices.KEEP_INPUTS)] if run.job.host_ram_bytes is not None else []
     if now is True:
         return [_option({key: "unsloth"}, prices.OFFLOAD_INPUTS)]
     return [_option({key: True}, prices.RECOMPUTE), _option({key: "unsloth"}, prices.RECOMPUTE_AND_OFFLOAD)]

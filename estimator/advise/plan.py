@@ -133,9 +133,10 @@ class Adviser:
 
     def _changed_on_another_card(self) -> list[Proposal]:
         """The cheapest changes on the smallest card where the strongest of them make the job fit."""
-        scope = useful_scope(self._bench)
         for card in larger_cards(self._now.run).options:
             bench = self._bench.on(card.changes["gpu"])
+            # Of the card itself: what helps a card that is short of its own memory is not what helps a short host.
+            scope = useful_scope(bench)
             choices = {cheapest(bench, cheap_scope(bench, scope)), cheapest(bench, scope)}
             found = [self._proposal("fit", [*bench.options(c), card]) for c in sorted(c for c in choices if c)]
             if found:

@@ -76,6 +76,9 @@ RECOMPUTE_AND_OFFLOAD = Paid(
 OFFLOAD_INPUTS = Paid(
     Price(speed=1), "speed: none measured (8B at 8,192 tokens, H100); host RAM: layer inputs move there"
 )
+KEEP_INPUTS = Paid(
+    Price(speed=1), "speed: none measured (8B at 8,192 tokens, H100); GPU memory: layer inputs stay there"
+)
 UNPINNED = Paid(Price(speed=5), "speed: copies to the host wait; host RAM: saves what pinned buffers are rounded up by")
 EMBEDDING_ON_HOST = Paid(
     Price(speed=3), "speed: embedding rows are copied in every step; host RAM: holds the embedding"

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from estimator.errors import CalibrationError
 
 SCHEMA_VERSION = 2
+READ_VERSIONS = (1, 2)
+"""Of the first one, what it says of reserved bytes is left to the structure: it was a share of another part."""
 
 MEMORY_MODEL = 1
 """Which structure coefficients and residuals are relative to; one more whenever a term of a training step changes."""
@@ -144,8 +146,9 @@ def read_calibration(document: Any) -> Calibration:
     Raises:
         CalibrationError: it is no calibration, of another schema, or its id is not that of its content.
     """
-    if not isinstance(document, Mapping) or document.get("schema_version") != SCHEMA_VERSION:
-        raise CalibrationError("is no calibration", key="schema_version", allowed=f"{SCHEMA_VERSION}")
+    if not isinstance(document, Mapping) or document.get("schema_version") not in READ_VERSIONS:
+        allowed = " or ".join(map(str, READ_VERSIONS))
+        raise CalibrationError("is no calibration", key="schema_version", allowed=allowed)
     if document.get("id") != content_id(document):
         raise CalibrationError("is not the id of this content: the document was changed", key="id")
     try:
@@ -167,6 +170,7 @@ def _read(document: Mapping[str, Any]) -> Calibration:
         reserved={
             key: Fragmentation(float(one["share"]), int(one["constant_bytes"]), _ascending(one["residuals"]))
             for key, one in document["reserved"].items()
+            if document["schema_version"] != 1
         },
         modules={
             key: Modules(int(one["expected"]), tuple(int(v) for v in _ascending(one["measured"])))

@@ -37,8 +37,10 @@ def data(longest: int, *, p50: int | None = None, p99: int | None = None) -> Tok
 
 
 def found(job: dict[str, Any], tokens: TokenReport | None = None) -> dict[str, Any]:
-    reading = read(document_of({"gpu": "H200-141GB", **job}, "job.json"), "job")
-    answer = check(Question(reading=reading, tokens=tokens), PLANNER)
+    tool = None if "base_model" in job else "job"
+    values = {"gpu": "H200-141GB", **job} if tool else job
+    reading = read(document_of(values, "job.json"), tool)
+    answer = check(Question(reading=reading, tokens=tokens, gpu=None if tool else "H200-141GB"), PLANNER)
     return {finding.rule: finding for finding in answer.findings}
 
 
@@ -46,8 +48,11 @@ def peak(job: dict[str, Any]) -> int:
     return PLANNER.estimate({"gpu": "H200-141GB", **job}).peak_allocated_bytes.expected
 
 
+AXOLOTL = {"base_model": SMALL, "adapter": "lora", "lora_r": 8, "lora_target_linear": True}
 LONG_JOB = {"model": SMALL, "max_seq_length": LONG + 1}
 SPEAKS: dict[str, tuple[dict[str, Any], TokenReport | None]] = {
+    "key-misspelt": ({**AXOLOTL, "micro_batch_sze": 2}, None),
+    "key-unread": ({**AXOLOTL, "qqq": 2}, None),
     "checkpointing": ({**LONG_JOB, "use_gradient_checkpointing": True}, None),
     "dense-path": ({"model": TIER, "max_seq_length": 89_389, "r": 32, "padding_free": False}, None),
     "flex-attention": ({"model": GPT_OSS, "max_seq_length": 8192, "attn_implementation": "eager"}, None),
@@ -84,6 +89,8 @@ SILENT: dict[str, list[tuple[dict[str, Any], TokenReport | None]]] = {
         ({"model": SMALL, "gpu": "H100-80GB"}, None),
         ({"model": config(), "gpu": "H100-80GB"}, None),
     ],
+    "key-misspelt": [({**AXOLOTL, "micro_batch_size": 2}, None), ({**AXOLOTL, "qqq": 2}, None)],
+    "key-unread": [({**AXOLOTL, "micro_batch_sze": 2}, None)],
     "evaluation": [({"model": SMALL, "per_device_eval_batch_size": 1}, None)],
     "host-ram": [
         ({"model": TIER, "max_seq_length": 89_389, "r": 32, "host_ram_bytes": 2**38}, None),
@@ -129,6 +136,24 @@ def test_a_rule_is_silent_where_its_row_does_not_say_so(
 @pytest.mark.parametrize("rule", SPEAKS)
 def test_at_most_one_rule_speaks_of_rope(rule: str) -> None:
     assert sum(name.startswith("rope-") for name in found(*SPEAKS[rule])) <= 1
+
+
+def test_a_misspelt_key_is_told_with_the_one_that_it_may_stand_for() -> None:
+    finding = found({**AXOLOTL, "micro_batch_sze": 2})["key-misspelt"]
+    assert finding.key == "micro_batch_sze"
+    assert 'did you mean "micro_batch_size"?' in finding.message
+
+
+def test_what_another_trainer_takes_more_is_given_no_single_cause() -> None:
+    job = {**LONG_JOB, "framework": "transformers", "use_gradient_checkpointing": True}
+    assert found(job)["checkpointing"].message.endswith(" GiB of GPU memory more than the same job in Unsloth")
+    assert found({**LONG_JOB, "use_gradient_checkpointing": True})["checkpointing"].message.endswith("it would save")
+
+
+def test_a_step_is_told_in_sequences() -> None:
+    assert f"a step sees 1 sequence of {LONG + 1:,} tokens and" in found(LONG_JOB)["tokens-per-step"].message
+    two = found({**LONG_JOB, "per_device_train_batch_size": 2})["tokens-per-step"].message
+    assert f"a step sees 2 sequences of {LONG + 1:,} tokens, {2 * (LONG + 1):,} in all," in two
 
 
 class TestBytes:

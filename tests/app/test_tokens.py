@@ -194,6 +194,8 @@ class TestColumns:
         [
             ({"a": "x", "b": "y"}, (), "field: "),
             ({}, (), "field: "),
+            ({"instruction": "x", "input": "", "output": "y"}, (), "--field instruction,input,output"),
+            ({"instruction": "x", "output": "y"}, (), "--field instruction,output"),
             ({"text": "x"}, ("txet",), 'did you mean "text"'),
             ({"text": None}, (), ":1: text: null is no text"),
             ({"text": 3}, (), ":1: text: 3 is no text"),

@@ -80,7 +80,7 @@ def test_a_person_reads_the_advice_first_and_the_histogram_in_the_terminals_widt
         done = run("tokens", documents, "--tokenizer", model, COLUMNS=str(columns))
         assert done.returncode == 0
         assert done.stdout == ""
-        assert done.stderr.startswith("max_seq_length 4,096 cuts nothing")
+        assert done.stderr.startswith("max_seq_length 3,200 cuts nothing")
         assert "█" in done.stderr
         assert max(len(line) for line in done.stderr.splitlines()) <= columns
 

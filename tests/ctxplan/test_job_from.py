@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import ctxplan
+from ctxplan.live import job_of
 from estimator.errors import JobError
 
 CONFIG = {
@@ -132,8 +133,63 @@ def test_keys_win_over_objects() -> None:
 
 def test_modules_that_nobody_names_are_those_of_peft_where_the_model_is_known() -> None:
     assert ctxplan.job_from(Config(), arguments(), lora(target_modules=None)).target_modules == ("q_proj", "v_proj")
+    named = ctxplan.job_from("Qwen/Qwen3-8B", arguments(), lora(target_modules=None))
+    assert named.target_modules == ("q_proj", "v_proj")
     with pytest.raises(JobError, match="target_modules"):
-        ctxplan.job_from("Qwen/Qwen3-8B", arguments(), lora(target_modules=None))
+        ctxplan.job_from("nobody/knows-this", arguments(), lora(target_modules=None))
+    with pytest.raises(JobError, match="PEFT has no default for gpt_oss"):
+        ctxplan.job_from("unsloth/gpt-oss-20b", arguments(), lora(target_modules=None))
+
+
+@pytest.mark.parametrize("flag", ["four", "eight"])
+def test_quantised_weights_without_adapters_are_refused_as_they_do_not_train(flag: str) -> None:
+    quantised = quantization(**{flag: True})
+    with pytest.raises(JobError, match=r"load_in_\dbit: contradicts full fine-tuning"):
+        ctxplan.job_from("Qwen/Qwen3-8B", arguments(), quantised)
+    assert ctxplan.job_from("Qwen/Qwen3-8B", arguments(), quantised, r=8).r == 8
+    assert ctxplan.job_from("Qwen/Qwen3-8B", quantised, mode="generate").mode == "generate"
+
+
+@pytest.mark.parametrize("parts", [(arguments(max_length=None),), ()])
+def test_a_length_that_nothing_says_is_asked_for_by_its_key(parts: Any) -> None:
+    with pytest.raises(JobError, match=r"max_seq_length.*max_seq_length=") as refused:
+        ctxplan.job_from("Qwen/Qwen3-8B", lora(), *parts)
+    assert refused.value.key == "max_seq_length"
+    assert ctxplan.job_from("Qwen/Qwen3-8B", lora(), *parts, max_seq_length=777).max_seq_length == 777
+
+
+def test_a_trainer_whose_samples_nothing_cuts_is_planned_for_its_longest_one() -> None:
+    class Rows(list[Any]):
+        column_names = ("input_ids",)
+
+        def __getitem__(self, name: Any) -> Any:
+            return list(self)
+
+    uncut = arguments(max_length=None)
+    assert job_of(uncut, Config(), Rows([[1] * 5, [1] * 99])).max_seq_length == 99
+    assert job_of(arguments(), Config(), Rows([[1] * 5, [1] * 99])).max_seq_length == 4096
+    assert job_of(uncut, Config(), Rows([[1] * 99]), max_seq_length=64).max_seq_length == 64
+    with pytest.raises(JobError, match="max_seq_length"):
+        job_of(uncut, Config(), None)
+
+
+def test_weights_in_float32_are_warned_of() -> None:
+    with pytest.warns(ctxplan.NotModelled, match="dtype: the model's base weights are in float32"):
+        ctxplan.job_from(Model(dtype="torch.float32"), arguments(), lora())
+    by_name = arguments(model_init_kwargs=None)
+    with pytest.warns(ctxplan.NotModelled, match="dtype: TRL loads a model by its name in float32"):
+        ctxplan.job_from("Qwen/Qwen3-8B", by_name, lora())
+    # None of these warns, and a warning is an error here.
+    ctxplan.job_from(Model(dtype="torch.bfloat16"), by_name, lora())
+    ctxplan.job_from("Qwen/Qwen3-8B", by_name, lora(), quantization(four=True))
+    ctxplan.job_from("Qwen/Qwen3-8B", arguments(model_init_kwargs={"dtype": "bfloat16"}), lora())
+    ctxplan.job_from("Qwen/Qwen3-8B", by_name, lora(), framework="unsloth")
+
+
+@pytest.mark.parametrize("key", ["packing", "padding_free"])
+def test_flattened_batches_without_unsloth_are_said_to_be_planned_as_dense(key: str) -> None:
+    with pytest.warns(ctxplan.NotModelled, match=f"{key}: .* dense ones"):
+        ctxplan.job_from("Qwen/Qwen3-8B", arguments(**{key: True}), lora())
 
 
 @pytest.mark.parametrize(

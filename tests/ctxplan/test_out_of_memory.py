@@ -53,7 +53,28 @@ class TestExplained:
     def test_a_host_whose_memory_ended_is_told_what_was_planned_for_it(self) -> None:
         with pytest.raises(MemoryError) as raised, explain_out_of_memory(JOB, planner=PLANNER):
             raise MemoryError
-        assert "host RAM planned: " in raised.value.__notes__[0]
+        note = raised.value.__notes__[0]
+        assert "host RAM planned: " in note
+        assert "host_ram_bytes, what the host has, is not known" in note
+        change = note.partition("change first: ")[2]
+        assert change.startswith("use_gradient_checkpointing: True (")
+        less = PLANNER.estimate({**JOB, "use_gradient_checkpointing": True}).host_bytes.expected
+        assert f"({less / GIB:.2f} GiB of host RAM)" in change
+        assert less < PLANNER.estimate(JOB).host_bytes.expected
+
+    def test_a_host_that_nothing_relieves_is_told_so(self) -> None:
+        job = {**JOB, "use_gradient_checkpointing": True, "offload_embedding": False, "host_ram_bytes": 2**30}
+        with pytest.raises(RuntimeError) as raised, explain_out_of_memory(job, planner=PLANNER):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        assert "no change of this job is known to need less host RAM" in raised.value.__notes__[0]
+        assert ", of 1.00" in raised.value.__notes__[0]
+
+    def test_a_card_whose_memory_ended_is_told_of_a_host_that_the_plan_finds_too_small(self) -> None:
+        job = {**JOB, "host_ram_bytes": 2**30}
+        with pytest.raises(OutOfMemoryError) as raised, explain_out_of_memory(job, planner=PLANNER):
+            backward()
+        expected = PLANNER.estimate(JOB).host_bytes.expected / GIB
+        assert f"host RAM planned: {expected:.2f} GiB, of 1.00" in raised.value.__notes__[0]
 
     def test_another_error_goes_through_untouched(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(ValueError, match="shapes") as raised, explain_out_of_memory(JOB, planner=PLANNER):

@@ -119,14 +119,16 @@ class TestReport:
 
     @pytest.mark.parametrize(
         ("longest", "lengths"),
-        [(0, [2048]), (2048, [2048]), (2049, [2048, 4096]), (10_000, [2048, 4096, 8192, 16_384])],
+        [(0, [64]), (300, [320]), (2048, [2048]), (2049, [2048, 2112]), (13_717, [2048, 4096, 8192, 13_760])],
     )
-    def test_the_usual_lengths_end_with_the_first_that_cuts_nothing(self, longest: int, lengths: list[int]) -> None:
+    def test_the_usual_lengths_end_with_the_longest_document_and_what_rounds_it(
+        self, longest: int, lengths: list[int]
+    ) -> None:
         assert usual_lengths(longest) == lengths
 
     def test_the_shortest_length_that_cuts_little_enough_is_recommended(self) -> None:
         lengths = TokenLengths({1000: 990, 3000: 9, 9000: 1})
-        for percent, recommended in ((0.0, 16_384), (0.1, 8192), (0.5, 4096), (1.0, 4096), (2.0, 2048)):
+        for percent, recommended in ((0.0, 9024), (0.1, 8192), (0.5, 4096), (1.0, 4096), (2.0, 2048)):
             found = lengths.report(Question(max_cut_percent=percent)).recommended
             assert found
             assert found.max_seq_length == recommended
@@ -134,7 +136,7 @@ class TestReport:
     def test_few_documents_that_are_most_of_the_tokens_are_not_cut(self) -> None:
         found = TokenLengths({10: 999, 10**6: 1}).report(Question(max_cut_percent=1.0)).recommended
         assert found
-        assert found.max_seq_length == 2**20
+        assert found.max_seq_length == 10**6
 
     def test_none_is_recommended_where_every_asked_length_cuts_too_much(self) -> None:
         report = TokenLengths({100: 1}).report(Question(max_seq_lengths=(10, 50)))

@@ -137,6 +137,16 @@ class TestAJobThatFitsNowhere:
         assert {"gpu", "use_gradient_checkpointing"} <= set(first.changes)
         assert first.standing.verdict == "fits"
 
+    def test_a_host_that_is_too_small_gets_the_inputs_on_a_larger_card(self):
+        # 64 GiB hold 29 of 80 layer inputs: nothing on the H100 helps, and another card takes them with tiles.
+        job = {**LLAMA_70B, "host_ram_bytes": 64 * 2**30}
+        answer = advice(job)
+        assert (answer.standing.verdict, answer.standing.limited_by) == ("does_not_fit", "host")
+        first = answer.proposals[0]
+        assert first.changes == {"gpu": "B200-180GB", "use_gradient_checkpointing": True, "unsloth_tiled_mlp": True}
+        assert first.standing.verdict == "fits"
+        assert first.host_ram_bytes < 0
+
 
 class TestAJobWithRoom:
     def test_a_longer_context_costs_nothing_and_is_the_longest(self):

@@ -18,10 +18,10 @@ from estimator.calibration.document import (
     STRUCTURAL,
     WIDTHS,
     Calibration,
+    Fragmentation,
     Measured,
     Modules,
     Range,
-    Fragmentation,
     calibration_to_json,
     content_id,
     read_calibration,
@@ -235,3 +235,12 @@ class TestWithNone:
         answer = asked(shipped())
         assert answer.calibration == {"id": shipped().id, "points": shipped().points}
         assert shipped().points >= 200
+
+
+def test_a_document_of_the_first_schema_is_read_and_its_reserved_bytes_are_left_to_the_structure() -> None:
+    """It lies in the stores of those who fitted one, and may be the active one."""
+    document = {**calibration_to_json(Calibration(points=3)), "schema_version": 1}
+    document["reserved"] = {"eager": {"expected": 0.02, "residuals": [-0.01, 0.0, 0.01]}}
+    document["id"] = content_id(document)
+    read = read_calibration(document)
+    assert (read.id, read.points, read.reserved) == (document["id"], 3, {})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from app.preflight.findings import Case, Finding, Rule
-from app.preflight.rules import card, checkpointing, data, rope
+from app.preflight.rules import card, checkpointing, data, keys, rope
 
-RULES: tuple[Rule, ...] = (*checkpointing.RULES, *card.RULES, *rope.RULES, *data.RULES)
+RULES: tuple[Rule, ...] = (*keys.RULES, *checkpointing.RULES, *card.RULES, *rope.RULES, *data.RULES)
 IDS = (
+    "key-misspelt",
+    "key-unread",
     "checkpointing",
     "dense-path",
     "flex-attention",

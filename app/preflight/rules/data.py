@@ -59,9 +59,11 @@ def few_sequences_a_step(case: Case) -> Iterator[Finding]:
     batch, accumulated = case.job.per_device_train_batch_size, case.job.gradient_accumulation_steps
     if not case.trains or case.length <= LONG or batch * accumulated >= SEQUENCES_PER_STEP:
         return
-    better = -(-SEQUENCES_PER_STEP // batch)
+    better, seen = -(-SEQUENCES_PER_STEP // batch), batch * accumulated
+    sees = f"{seen} sequences" if seen > 1 else "1 sequence"
+    together = f", {case.tokens_per_step:,} in all," if seen > 1 else ""
     message = (
-        f"a step sees {batch * accumulated} of {case.length:,} tokens, {case.tokens_per_step:,} in all, and learns "
+        f"a step sees {sees} of {case.length:,} tokens{together} and learns "
         f"little of long ranges steadily; gradient_accumulation_steps {better} costs no memory and makes it "
         f"{batch * better * case.length:,} tokens"
     )

@@ -99,5 +99,5 @@ def test_defaults_that_were_filled_in_are_said_with_the_release_that_they_are_of
 
 
 def test_a_key_that_a_lax_tool_ignores_is_named() -> None:
-    told = read_file(HERE / "configs" / "axolotl-command-r-7b-qlora.yaml").assumptions
-    assert "line 13: attention is not known and was not read" in told
+    (unread,) = read_file(HERE / "configs" / "axolotl-command-r-7b-qlora.yaml").unread
+    assert (unread.key, unread.place.line) == ("attention", 13)
