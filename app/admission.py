@@ -30,7 +30,7 @@ VERY_LATE = 4
 KEYS_PER_ADDRESS = 10
 """All keys of an address together may use so many times the rate of one."""
 ALWAYS = ("/healthz", "/readyz", "/metrics")
-"""What watches the service is answered however much there is to do."""
+"""What watches the service is answered however much there is to do, at a rate of its own."""
 
 
 class Overloaded(CtxplanError):
@@ -130,10 +130,10 @@ class Admission:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ALWAYS:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._lag.is_too_much:
+        if self._lag.is_too_much and scope["path"] not in ALWAYS:
             self._metrics.shed("lag")
             await _refused(scope, Overloaded.code, str(Overloaded()), 1)(scope, receive, send)
             return
@@ -148,6 +148,8 @@ class Admission:
     def _wait_seconds(self, scope: Scope) -> float:
         """By API key, of which nothing is kept but a digest, and address; by address alone where there is no key."""
         address = scope["client"][0] if scope["client"] else ""
+        if scope["path"] in ALWAYS:
+            return self._anybody.wait_seconds(f"watch {address}")
         for name, value in scope["headers"]:
             if name == b"authorization":
                 # The address first: a key that is none costs the caller all the same.

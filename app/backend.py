@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database, migrate
 from app.keys.secret import read_secret
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 RETRY_SECONDS = 2.0
 """After a failure, how long the database is not tried again: a request is refused at once meanwhile."""
 STOP_SECONDS = 5.0
+ANSWER_SECONDS = 2.0
+"""How long a database that is asked whether it is there may take to say so."""
 
 
 class QueueUnavailable(CtxplanError):
@@ -47,6 +51,7 @@ class Backend:
         self._database: Database | None = None
         self._keys: KeyStore | None = None
         self._opening: asyncio.Task[Database] | None = None
+        self._asking: asyncio.Task[bool] | None = None
         self._failed_at = float("-inf")
         self._fault = ""
 
@@ -71,6 +76,15 @@ class Backend:
         # Shielded: a request that is broken off leaves the opening to the others.
         return await asyncio.shield(self._opening)
 
+    async def can_check_keys(self) -> bool:
+        """Whether the database, within `ANSWER_SECONDS`, and the secret are there. However many ask, it is asked once
+        at a time."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        asking = self._asking
+        await asyncio.wait({asking}, timeout=ANSWER_SECONDS)
+        return asking.done() and not asking.cancelled() and asking.result()
+
     async def jobs(self) -> JobStore:
         """The queue. Raises QueueUnavailable."""
         return JobStore(await self.database(), clock=self.clock, limits=self.limits)
@@ -82,6 +96,15 @@ class Backend:
             secret = await to_thread.run_sync(read_secret, self._settings)
             self._keys = KeyStore(database, secret=secret, clock=self.clock)
         return self._keys
+
+    async def _ask(self) -> bool:
+        try:
+            await self.keys()
+            async with (await self.database()).read() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (CtxplanError, SQLAlchemyError, OSError):
+            return False
+        return True
 
     def _begin(self) -> None:
         self._opening = asyncio.create_task(self._open())
@@ -118,6 +141,9 @@ class Backend:
             self._opening.cancel()
             with suppress(asyncio.CancelledError, CtxplanError):
                 await self._opening
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking}, timeout=STOP_SECONDS)
         if self._database is not None:
             await self._database.dispose()
 

@@ -47,7 +47,7 @@ from app.routers import (
     tokens,
     workers,
 )
-from app.security import Gate, keys_are_required
+from app.security import Gate, keys_are_required, names_of
 from app.settings import Settings
 from app.state import State
 from app.tokens.service import TokenCounts
@@ -110,7 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 plans=Plans(planner, settings, metrics=metrics),
                 calibrations=calibrations,
                 backend=backend,
-                gate=Gate(backend, required=needs_keys),
+                gate=Gate(backend, required=needs_keys, names=names_of(settings)),
                 jobs=jobs,
                 observations=Observations(backend, planner, known=known, metrics=metrics, log=log),
                 event_seconds=settings.event_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from time import perf_counter
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 CLIENT_CLOSED_REQUEST = 499
+SAFE = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+"""What every answer tells a browser, unless it says otherwise itself: it is no page, and no other site's."""
 SLOW_SECONDS = 1.0
+STOPPED = "the service was stopped before it had an answer: try again"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -43,15 +52,22 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], extra]
+                said = {name for name, _ in message["headers"]}
+                safe = [(name, value) for name, value in SAFE if name not in said]
+                message["headers"] = [*message["headers"], *safe, extra]
             await send(message)
 
         try:
             await self._app(scope, receive, tagged)
         except ClientDisconnect:
             status = CLIENT_CLOSED_REQUEST
+        except asyncio.CancelledError:
+            # By the server alone, which stops and has waited long enough: it has no use for the cancellation.
+            if not status:
+                stopped = problem(scope, "not-ready", STOPPED, headers={"retry-after": "1", "connection": "close"})
+                await stopped(scope, receive, tagged)
         except Exception:
-            self._log.exception("request failed", request_id=request_id, path=scope["path"])
+            self._log.exception("request failed", request_id=request_id, route=_route_template(scope))
             if status:
                 raise
             failed = problem(

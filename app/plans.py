@@ -11,13 +11,14 @@ from anyio import CapacityLimiter, to_thread
 
 from app.admission import Overloaded
 from app.metrics import Metrics
-from app.preflight import Preflight, Question, check
+from app.preflight import Preflight, Question, check, model_of
 from app.scripts import Script, write_script
 from app.settings import Settings
 from ctxplan.models import ModelFacts
 from ctxplan.planning import Planner
 from estimator import Estimate, Job, MaxContext
 from estimator.advise import Advice
+from estimator.errors import CtxplanError
 from estimator.resolve import Trainer
 
 Asked = TypeVar("Asked")
@@ -48,7 +49,7 @@ class Plans:
     async def plan(self, job: Job, *, trainer: Trainer | None, limit: int) -> Advice:
         """What to change in the job: tens of milliseconds, so in a thread. Raises CtxplanError."""
         facts = await self._facts(job.model)
-        return await self._worked(partial(self._planner.plan, job, facts, trainer=trainer, limit=limit), self._workers)
+        return await self._worked(partial(self._planner.plan, job, facts, trainer=trainer, limit=limit))
 
     async def script(self, job: Job) -> Script:
         """The script that runs the job. Raises CtxplanError."""
@@ -57,14 +58,21 @@ class Plans:
 
     async def preflight(self, question: Question) -> Preflight:
         """Whether a config's job fits: tens of milliseconds, so in a thread. Raises CtxplanError."""
-        return await self._worked(partial(check, question, self._planner), self._lookups)
+        work = partial(check, question, self._planner)
+        try:
+            await self._facts(model_of(question))
+        except CtxplanError:
+            # The check says it with the config's line. It looks the model up once more, so not where plans are made.
+            return await to_thread.run_sync(work, limiter=self._lookups)
+        return await self._worked(work)
 
     async def ask(self, model: str | Mapping[str, Any], question: Callable[[Planner, ModelFacts], Asked]) -> Asked:
         """Answer several things of one model at once, in a thread. Raises CtxplanError."""
-        return await self._worked(partial(question, self._planner, await self._facts(model)), self._workers)
+        return await self._worked(partial(question, self._planner, await self._facts(model)))
 
-    async def _worked(self, work: Callable[[], Asked], threads: CapacityLimiter) -> Asked:
+    async def _worked(self, work: Callable[[], Asked]) -> Asked:
         """Work in a thread, after those that came before. Raises Overloaded where too many wait already."""
+        threads = self._workers
         if threads.available_tokens < 1 and threads.statistics().tasks_waiting >= self._max_waiting:
             self._metrics.shed("threads")
             raise Overloaded

@@ -21,6 +21,7 @@ from app.keys.attempts import Attempts
 from app.keys.form import is_key
 from app.keys.sessions import Session, Sessions
 from app.keys.store import SCOPES, KeyStore, KeyView
+from app.settings import Settings
 from estimator.errors import CtxplanError
 
 Scope = Literal["plan", "measure", "work", "admin"]
@@ -63,10 +64,19 @@ class Gate:
 
     Args:
         required: whether a request without a key is refused; see `keys_are_required`.
+        names: by which the service may be called without a key, beside loopback's own; None: by any.
     """
 
-    def __init__(self, backend: Backend, *, required: bool, time: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        required: bool,
+        names: frozenset[str] | None = None,
+        time: Callable[[], float] = monotonic,
+    ) -> None:
         self.required = required
+        self._names = names
         self.attempts = Attempts(time=time)
         self._backend = backend
         self._time = time
@@ -85,6 +95,8 @@ class Gate:
             return await self._bearer(header)
         refuse_other_sites(request)
         if not self.required:
+            if self._names is not None:
+                refuse_other_names(request, self._names)
             return LOCAL
         cookie = request.cookies.get(COOKIE)
         if not cookie:
@@ -200,6 +212,24 @@ def keys_are_required(host: str, asked: bool | None) -> bool:
 
 def _unauthenticated(detail: str) -> HTTPException:
     return HTTPException(401, detail, headers=CHALLENGE)
+
+
+def names_of(settings: Settings) -> frozenset[str] | None:
+    """By which names a service on loopback may be called without a key; None for one that others reach, whose operator
+    has left it to what stands in front."""
+    if not is_loopback(settings.host):
+        return None
+    given = (settings.allowed_hosts or "").split(",")
+    return frozenset(name.strip().lower() for name in (*given, settings.host) if name.strip())
+
+
+def refuse_other_names(request: Request, names: frozenset[str]) -> None:
+    """A page whose own name was made to lead to this machine (DNS rebinding) is of the same site to its browser, but it
+    calls the service by that name. Raises HTTPException 403."""
+    host = request.headers.get("host", "").lower()
+    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    if name and name not in names and not is_loopback(name):
+        raise HTTPException(403, "this service is not called by that name: CTXPLAN_ALLOWED_HOSTS lists those it has")
 
 
 def refuse_other_sites(request: Request) -> None:

@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=2**20, ge=1024, le=2**30)
     """A larger request body is refused before it is held."""
 
+    allowed_hosts: str | None = None
+    """Names, with commas between them, by which a service on loopback may be called without a key, beside loopback's
+    own: a page on the web can make its own name lead to this machine."""
+
     requests_per_second: float | None = Field(default=None, ge=0, le=1e6)
     """How many requests one API key, or an address without one, may make; two seconds' worth at once, and ten times as
     many for all keys of an address. 0: any number. By default 100 where keys are required, and any number elsewhere."""
@@ -61,10 +65,10 @@ class Settings(BaseSettings):
     max_lag_ms: int = Field(default=100, ge=5, le=10_000)
     """How far the service may be behind before it refuses requests with 503, so that the others stay quick."""
 
-    planning_threads: int = Field(default=2, ge=1, le=64)
-    """How many plans and pages, which take tens of milliseconds, are worked on at once."""
+    planning_threads: int = Field(default=1, ge=1, le=64)
+    """How many plans, preflights and pages, which take tens of milliseconds, are worked on at once."""
 
-    max_waiting_plans: int = Field(default=16, ge=0, le=10_000)
+    max_waiting_plans: int = Field(default=64, ge=0, le=10_000)
     """How many of them may wait for that; more are refused with 503."""
 
     secrets_dir: DirectoryPath | None = None

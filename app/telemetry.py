@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctxplan import __version__
 from estimator.errors import CtxplanError
@@ -40,7 +40,7 @@ def is_wanted(environment: Mapping[str, str] | None = None) -> bool:
 def traced(app: FastAPI) -> Iterator[None]:
     """Trace every request until the end of the block, where the environment asks for it; what is left is sent then.
 
-    A span has method, route and status; neither headers nor bodies.
+    A span has method, path, route, status and the caller's address; neither query, headers nor bodies.
 
     Raises:
         TelemetryMissing: it asks, and the extra is not installed.
@@ -64,11 +64,25 @@ def traced(app: FastAPI) -> Iterator[None]:
         names["service.name"] = "ctxplan"
     provider = TracerProvider(resource=Resource.create(names))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, excluded_urls=EXCLUDED)
+    FastAPIInstrumentor.instrument_app(
+        app,
+        tracer_provider=provider,
+        excluded_urls=EXCLUDED,
+        exclude_spans=["receive", "send"],
+        server_request_hook=_without_question,
+    )
     try:
         yield
     finally:
         provider.shutdown()
+
+
+def _without_question(span: Any, scope: Mapping[str, Any]) -> None:
+    """A page's address holds a whole job: a span keeps the path alone, and nothing of the browser."""
+    for name in ("http.url", "url.full", "http.target", "url.path"):
+        span.set_attribute(name, scope["path"])
+    for name in ("url.query", "http.user_agent", "user_agent.original"):
+        span.set_attribute(name, "")
 
 
 def _is_named() -> bool:

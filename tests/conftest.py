@@ -1,15 +1,13 @@
-"""What every test stands on."""
+"""What every test stands on.
+
+Set before any test is collected: settings are also made where a module is imported.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 
-import pytest
-
-
-@pytest.fixture(scope="session", autouse=True)
-def patience_with_busy_cores() -> Iterator[None]:
-    """No service of a test refuses a request because the machine that runs the tests has other things to do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CTXPLAN_MAX_LAG_MS", "10000")
-        yield
+# No service of a test refuses a request because the machine that runs the tests has other things to do.
+os.environ["CTXPLAN_MAX_LAG_MS"] = "10000"
+# What Starlette's test client calls every service.
+os.environ["CTXPLAN_ALLOWED_HOSTS"] = "testserver"

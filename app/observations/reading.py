@@ -18,7 +18,9 @@ from estimator.rules import Choice, Integer, Optional, Rule, Schema, Text, parse
 
 MAX_OBSERVATIONS = 200
 MAX_STEP = 2**53
-BYTES = Integer(0, MAX_BYTES)
+MOST_BYTES = min(MAX_BYTES, 2**60)
+"""Sums of a few of them are still whole numbers that a database holds."""
+BYTES = Integer(0, MOST_BYTES)
 OUTCOMES = ("ok", "out_of_memory")
 
 
@@ -95,7 +97,7 @@ OBSERVATION: Mapping[str, Rule] = {
     "phase": Optional(Text(64)),
     "peaks": Optional(PEAKS),
     "allocator": Optional(ALLOCATOR),
-    "unplanned_bytes": Integer(-MAX_BYTES, MAX_BYTES),
+    "unplanned_bytes": Integer(-MOST_BYTES, MOST_BYTES),
     "expected": EXPECTED,
     "calibration": Text(MAX_NAME),
     "job": _Job(),

@@ -81,6 +81,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             "HF_ENDPOINT": f"http://{hub}",
             "HF_TOKEN": "hf_the_operators_own",
             "WATCHED_NOTES": str(notes),
+            # Plans are worked on where the notes are taken, by the same code.
+            "CTXPLAN_PLANNING_PROCESSES": "0",
             "CTXPLAN_LOG_LEVEL": "error",
         }
         command = [sys.executable, str(ROOT / "tests/app/watched.py"), "serve", "--port", "0"]

@@ -26,6 +26,7 @@ from tests.app.measuring import JOBS, POINT, WORKER, WORKERS, service
 from tests.app.test_problems import problem_of
 
 SECRET = "x" * 40
+REBOUND = {"host": "evil.example:8000", "origin": "http://evil.example:8000", "sec-fetch-site": "same-origin"}
 ROUTES = [one for one in create_app().router.routes if isinstance(one, APIRoute)]
 OPEN_ROUTES = {"/", "/docs", "/problems/{code}", "/healthz", "/readyz", "/metrics"}
 OPEN_BY_NATURE = {"/openapi.json", "/static"}
@@ -254,3 +255,27 @@ def test_a_secret_that_others_may_read_opens_nothing(tmp_path: Path) -> None:
     (tmp_path / "x.db.secret").chmod(0o644)
     with TestClient(create_app(settings)) as client:
         problem_of(client.get("/v1/models", headers=bearer(new_key())), 503, "queue-unavailable")
+
+
+class TestNames:
+    """A page on the web may make its own name lead to this machine: to its browser it is the same site then."""
+
+    def test_without_a_key_a_service_on_loopback_answers_to_its_own_names_alone(
+        self, database_url: str, tmp_path: Path
+    ) -> None:
+        with service(database_url, tmp_path) as client:
+            for refused in (
+                client.post(JOBS, json={"point": POINT}, headers=REBOUND),
+                client.get(JOBS, headers=REBOUND),
+            ):
+                problem_of(refused, 403, "not-allowed")
+            for name in ("localhost:8000", "127.0.0.1", "[::1]:8000", "testserver", "127.0.0.2:1"):
+                assert client.get(JOBS, headers={"host": name}).status_code == 200
+
+    def test_others_names_are_let_in_where_the_operator_says_so(self, database_url: str, tmp_path: Path) -> None:
+        with service(database_url, tmp_path, allowed_hosts="plans.example, evil.example") as client:
+            assert client.get(JOBS, headers=REBOUND).status_code == 200
+
+    def test_where_others_reach_it_the_key_decides(self, database_url: str, tmp_path: Path) -> None:
+        with service(database_url, tmp_path, host="0.0.0.0", require_keys=False) as client:
+            assert client.get(JOBS, headers={"host": "plans.example"}).status_code == 200

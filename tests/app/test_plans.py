@@ -119,6 +119,12 @@ class TestCommand:
         [first] = json.loads(done.stdout)["proposals"]
         assert first["changes"] == {"padding_free": True}
 
+    def test_a_host_that_is_too_small_has_its_numbers_in_the_text(self) -> None:
+        model = "unsloth/Llama-3.3-70B-Instruct-bnb-4bit"
+        done = run("plan", "--model", model, "--max-seq-length", "89389", "--host-ram-bytes", str(64 * 2**30))
+        told = " ".join(done.stderr.split())
+        assert re.search(r"limited by the host \([\d.]+ GiB of RAM needed, of 64\.00\)", told)
+
     def test_a_job_that_nothing_makes_fit_ends_with_1(self) -> None:
         done = run("plan", "-", stdin=json.dumps(NOWHERE).encode())
         assert "Nothing that is known here makes it fit" in done.stderr

@@ -1,4 +1,4 @@
-"""SIGTERM: what is being answered is finished, nothing new is taken, and the process leaves."""
+"""Stopping: what is being answered is finished, nothing new is taken, and the process leaves with 0."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from benchmarks.http import serving
 from tests.app.jobs import FITS
+from tests.app.test_telemetry import collector as collector
 from tests.probes.common import wait_for
 
 
@@ -55,13 +58,62 @@ def test_a_request_that_is_half_sent_is_answered_and_then_it_leaves(service: tup
     assert b'"verdict"' in answer
 
 
-def test_it_leaves_without_a_traceback(tmp_path: Path) -> None:
-    environment = {**os.environ, "CTXPLAN_DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'ctxplan.db'}"}
-    command = [sys.executable, "-m", "app", "serve", "--port", "0"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+@contextmanager
+def started(code: str = "", **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A service's process and its port, with its standard error still to be read.
+
+    Args:
+        code: run before the command line is.
+    """
+    program = f"{code}\nfrom app.cli import main\nmain()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "serve", "--port", "0"],
+        env={**os.environ, "CTXPLAN_ALLOW_HUB": "false", **environment},
+        stderr=subprocess.PIPE,
+    ) as process:
         assert process.stderr is not None
-        assert b"serving on" in process.stderr.readline()
-        process.send_signal(signal.SIGTERM)
-        told = process.communicate(timeout=30)[1]
-    assert process.returncode in (0, -signal.SIGTERM)
+        try:
+            yield process, int(process.stderr.readline().rpartition(b":")[2])
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_leaves_with_0_and_without_a_word(number: signal.Signals) -> None:
+    with started() as (process, port):
+        wait_for(lambda: not refuses(port), "it serves")
+        process.send_signal(number)
+        told = process.communicate(timeout=60)[1]
+    assert (process.returncode, told) == (0, b"")
+
+
+def test_a_request_that_never_ends_is_told_so_at_the_limit() -> None:
+    """Without one, a client that sends half a body would keep the process for as long as it likes."""
+    lines = ("POST /v1/estimates HTTP/1.1", "Host: x", "Content-Type: application/json", "Content-Length: 10")
+    with started("import app.cli.serve\napp.cli.serve.STOP_SECONDS = 1") as (process, port):
+        wait_for(lambda: not refuses(port), "it serves")
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall("\r\n".join((*lines, "", "{")).encode())
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as other:
+                other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert other.recv(12) == b"HTTP/1.1 200"
+            process.send_signal(signal.SIGTERM)
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"the service was stopped before it had an answer" in answer
+    assert b"retry-after: 1" in answer
     assert b"Traceback" not in told
+
+
+def test_the_last_traces_are_sent_before_it_leaves(collector: list[bytes]) -> None:
+    with started() as (process, port):
+        answered = urlopen(f"http://127.0.0.1:{port}/v1/gpus", timeout=60)
+        answered.close()
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate(timeout=60)[1]
+    assert (process.returncode, told) == (0, b"")
+    assert b"/v1/gpus" in b"".join(collector)

@@ -48,7 +48,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 def test_a_request_is_a_span_with_its_route_and_without_its_key(collector: list[bytes]) -> None:
     app = create_app(SETTINGS)
     with traced(app), TestClient(app) as client:
-        assert client.post("/v1/estimates", json=FITS).status_code == 200
+        assert client.post("/v1/estimates?secret-question=1", json=FITS).status_code == 200
         assert client.get("/v1/tiers/none", headers={"authorization": "Bearer ctxp_secret"}).status_code == 401
         assert client.get("/healthz").status_code == 200
     told = b"".join(collector)
@@ -56,6 +56,8 @@ def test_a_request_is_a_span_with_its_route_and_without_its_key(collector: list[
     assert b"service.name" in told
     assert b"ctxplan" in told
     assert b"ctxp_secret" not in told
+    assert b"secret-question" not in told
+    assert b"http send" not in told
     assert b"healthz" not in told
 
 

@@ -75,7 +75,9 @@ def test_secrets_come_from_a_secret_and_are_in_no_manifest(pod: dict[str, Any]) 
     assert not [one for one in KUBERNETES if one["kind"] == "Secret"]
     container = pod["containers"][0]
     mounted = next(one for one in container["volumeMounts"] if one["name"] == "secrets")
-    assert container["env"] == [{"name": "CTXPLAN_SECRETS_DIR", "value": mounted["mountPath"]}]
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    assert environment.pop("CTXPLAN_SECRETS_DIR") == mounted["mountPath"]
+    assert set(environment) <= {"FORWARDED_ALLOW_IPS"}
     assert next(one for one in pod["volumes"] if one["name"] == "secrets")["secret"]["secretName"] == "ctxplan"
 
 
