@@ -1,5 +1,6 @@
 # make run       the service on 127.0.0.1:8000 (HOST, PORT), and one estimate
 # make test      the test-suite                 on all cores (ARGS="-k name -n 0" goes to pytest)
+# make test-slow the tests that take longest, which make test leaves out
 # make check     style, types, architecture, lock files
 # make bench     speed and accuracy
 # make load      the service at 70 % and at 300 % of what it can, into docs/operations.md
@@ -35,7 +36,7 @@ PIP_INSTALL := bin/python -m pip --disable-pip-version-check install --quiet
 PROJECT_INSTALL := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 PROJECT_FILES := pyproject.toml ctxplan/__init__.py
 
-.PHONY: run test check bench load chaos accuracy calibration evidence tiers claims published docs reference fuzz audit openapi lock \
+.PHONY: run test test-slow check bench load chaos accuracy calibration evidence tiers claims published docs reference fuzz audit openapi lock \
   clean install install-test
 
 run: install
@@ -43,6 +44,9 @@ run: install
 
 test: install-test
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+test-slow: install-test
+	CTXPLAN_SLOW_TESTS=1 $(BIN)/python -m pytest -n auto -m slow $(ARGS)
 
 check: install-test
 	$(BIN)/ruff check .

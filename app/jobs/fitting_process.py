@@ -50,11 +50,22 @@ async def fit_apart(
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": _python_path()},
     )
+    begun = False
+
+    def talk() -> tuple[bytes, bytes]:
+        nonlocal begun
+        begun = True
+        return process.communicate(json.dumps(order).encode())
+
     try:
-        text = json.dumps(order).encode()
-        out, said = await to_thread.run_sync(process.communicate, text, abandon_on_cancel=True)
+        out, said = await to_thread.run_sync(talk, abandon_on_cancel=True)
     finally:
         process.kill()
+        process.wait()
+        if not begun:  # cancelled before the thread was: nobody else closes them
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
     if process.returncode != 0:
         raise FitBroken(f"the fit ended with exit code {process.returncode}: {said.decode(errors='replace')[-1000:]}")
     return _read(json.loads(out))

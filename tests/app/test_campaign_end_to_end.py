@@ -157,6 +157,7 @@ def kept_digests(environment: dict[str, str], calibration: str) -> set[str]:
     return set(json.loads(file.read_text())["digests"])
 
 
+@pytest.mark.slow
 def test_the_script_for_a_gpu_host_keeps_what_happened(tmp_path: Path, environment: dict[str, str]) -> None:
     command = tmp_path / "bin" / "ctxplan"
     command.parent.mkdir()

@@ -27,7 +27,7 @@ from probes.rows import read_measurements
 from tests.app.tiny_tokenizer import tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES, REQUESTS = 200, 100
+FILES, REQUESTS = 100, 60
 
 
 def test_every_file_is_read_or_refused_by_name() -> None:

@@ -40,13 +40,18 @@ def refuses(port: int) -> bool:
 def test_a_request_that_is_half_sent_is_answered_and_then_it_leaves(service: tuple[int, int]) -> None:
     port, pid = service
     body = json.dumps(FITS).encode()
-    lines = ("POST /v1/estimates HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    lines = (
+        "POST /v1/estimates HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    )
     head = "\r\n".join((*lines, "", ""))
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(head.encode() + body[:10])
         # The request has to be in the service's hands, and not only in the kernel's: another one is answered meanwhile.
         with socket.create_connection(("127.0.0.1", port), timeout=30) as other:
-            other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            other.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert other.recv(12) == b"HTTP/1.1 200"
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: refuses(port), "nothing new is taken")
@@ -89,13 +94,13 @@ def test_it_leaves_with_0_and_without_a_word(number: signal.Signals) -> None:
 
 def test_a_request_that_never_ends_is_told_so_at_the_limit() -> None:
     """Without one, a client that sends half a body would keep the process for as long as it likes."""
-    lines = ("POST /v1/estimates HTTP/1.1", "Host: x", "Content-Type: application/json", "Content-Length: 10")
+    lines = ("POST /v1/estimates HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Content-Length: 10")
     with started("import app.cli.serve\napp.cli.serve.STOP_SECONDS = 1") as (process, port):
         wait_for(lambda: not refuses(port), "it serves")
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall("\r\n".join((*lines, "", "{")).encode())
             with socket.create_connection(("127.0.0.1", port), timeout=60) as other:
-                other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                other.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 assert other.recv(12) == b"HTTP/1.1 200"
             process.send_signal(signal.SIGTERM)
             answer = b""

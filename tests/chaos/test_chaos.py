@@ -42,6 +42,7 @@ def test_nothing_is_lost_and_nothing_counts_twice_whatever_happens(tmp_path: Pat
 
 
 @pytest.mark.timeout(280)
+@pytest.mark.slow
 def test_a_database_that_crashes_under_load_loses_nothing_either(tmp_path: Path) -> None:
     only = frozenset({Kind.RESTART_DATABASE, Kind.KILL_SERVER, Kind.LOSE_RESULT})
     setup = Setup(jobs=8, real=0, workers=2, seed=1, database="PostgreSQL", only=only)

@@ -130,6 +130,7 @@ def test_a_node_that_is_gone_costs_an_attempt_and_a_new_one_is_used(
     assert [len(rows) for rows in kept] == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_asked_to_end_it_finishes_its_points_and_takes_no_other_and_asked_twice_it_gives_them_back(
     two_nodes: Cluster, server: Service, tmp_path: Path
 ) -> None:
@@ -158,6 +159,7 @@ def test_asked_to_end_it_finishes_its_points_and_takes_no_other_and_asked_twice_
     assert sorted(server.states(jobs)) == ["queued"] * 3 + ["succeeded"] * 2
 
 
+@pytest.mark.slow
 def test_a_key_that_opens_nothing_ends_the_fleet(two_nodes: Cluster, server: Service, tmp_path: Path) -> None:
     with fleet(tmp_path, two_nodes, server.url, ["false"], "--cpu", key=None) as running:
         code, _ = running.finish()
