@@ -19,11 +19,11 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from ctxplan.shared_files import append_lines, content_of, locked, whole_lines
+from ctxplan.variables import API_KEY, SERVER
 from estimator import CtxplanError, Estimate
 from estimator.calibration.evidence import DECISIVE
 
 LOG = logging.getLogger("ctxplan")
-SERVER, KEY = "CTXPLAN_SERVER", "CTXPLAN_API_KEY"
 SECONDS = 3.0
 """For each part of a request; it is sent once. A training step waits for it, and the GPUs beside it."""
 MOST_AT_ONCE = 100
@@ -143,7 +143,7 @@ class Observations:
             return
         from ctxplan.client import Client  # only who sends needs httpx
 
-        with Client(self._server, api_key=os.environ.get(KEY) or None, timeout=SECONDS, retries=0) as client:
+        with Client(self._server, api_key=os.environ.get(API_KEY) or None, timeout=SECONDS, retries=0) as client:
             client.add_observations(documents)
 
     def _waiting(self) -> list[str]:

@@ -9,13 +9,13 @@ import typer
 from app.cli.design import Batches, Checkpointing, takes_model
 from app.cli.jobs import Json
 from app.cli.output import DONE, UNCERTAIN, print_json
+from ctxplan.variables import SERVER
 from estimator import Job, job_to_json
 
-URL = "CTXPLAN_SERVER"
 LOCAL = "http://127.0.0.1:8000"
 
 Server = Annotated[
-    str, typer.Option("--server", metavar="URL", envvar=URL, help="The service that gives jobs to workers.")
+    str, typer.Option("--server", metavar="URL", envvar=SERVER, help="The service that gives jobs to workers.")
 ]
 TimeLimit = Annotated[
     float, typer.Option("--time-limit", metavar="SECONDS", min=1, max=86_400, help="On the GPU, all points.")

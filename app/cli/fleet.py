@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import fleet_ray
-from app.cli.campaign import URL
 from app.cli.jobs import Json
 from app.cli.output import DONE, leave, print_json, print_text
+from ctxplan.variables import SERVER
 
 if TYPE_CHECKING:
     from probes.fleet.order import Order
 
 Server = Annotated[
-    str, typer.Option("--server", metavar="URL", envvar=URL, help="The service that gives jobs.", show_default=False)
+    str, typer.Option("--server", metavar="URL", envvar=SERVER, help="The service that gives jobs.", show_default=False)
 ]
 Workers = Annotated[int, typer.Option("--workers", metavar="N", help="How many, a GPU for each.")]
 MaxJobs = Annotated[

@@ -9,15 +9,13 @@ from typing import Annotated
 
 import typer
 
-from app.cli.campaign import URL
 from app.cli.jobs import Json
 from app.cli.output import BAD_INPUT, DONE, UNREACHABLE, leave, print_json
 from app.cli.points import Cache
-
-KEY = "CTXPLAN_API_KEY"
+from ctxplan.variables import API_KEY, SERVER
 
 Server = Annotated[
-    str, typer.Option("--server", metavar="URL", envvar=URL, help="The service that gives jobs.", show_default=False)
+    str, typer.Option("--server", metavar="URL", envvar=SERVER, help="The service that gives jobs.", show_default=False)
 ]
 Address = Annotated[
     str, typer.Option("--address", metavar="ADDR", envvar="RAY_ADDRESS", help="The cluster: HOST:PORT, or auto.")
@@ -85,7 +83,7 @@ def ray(
         say(f"{server} is, on each node, that node itself")
     life = LifeOrder(
         server=server,
-        api_key=os.environ.get(KEY) or None,
+        api_key=os.environ.get(API_KEY) or None,
         cpu=cpu,
         cache=None if cache is None else str(cache.expanduser().absolute()),
         state=None if state is None else str(state.expanduser().absolute()),

@@ -10,14 +10,14 @@ from typing import Any
 import httpx
 
 from app.cli.output import BAD_INPUT, UNREACHABLE, leave
+from ctxplan.variables import API_KEY
 
-KEY = "CTXPLAN_API_KEY"
 TIMEOUT_SECONDS = 60.0
 
 
 def client_of(server: str) -> httpx.Client:
     """A client of a service, with the key of the environment; the key is written nowhere."""
-    key = os.environ.get(KEY)
+    key = os.environ.get(API_KEY)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     return _Client(base_url=server, headers=headers, timeout=TIMEOUT_SECONDS)
 

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.campaign import URL
 from app.cli.jobs import Json
 from app.cli.output import DONE, UNREACHABLE, leave, print_json
 from app.cli.points import Cache, DeviceIndex
 from app.cli.probe import need_the_probe
+from ctxplan.variables import API_KEY, SERVER
 
 if TYPE_CHECKING:
     from probes.worker.loop import Summary
 
-KEY = "CTXPLAN_API_KEY"
 
 Server = Annotated[
-    str, typer.Option("--server", metavar="URL", envvar=URL, help="The service that gives jobs.", show_default=False)
+    str, typer.Option("--server", metavar="URL", envvar=SERVER, help="The service that gives jobs.", show_default=False)
 ]
 MaxJobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Leave after N jobs.", show_default=False)]
 IdleExit = Annotated[
@@ -85,7 +84,7 @@ def worker(
 
     summary = lend(
         server,
-        os.environ.get(KEY) or None,
+        os.environ.get(API_KEY) or None,
         setup=Setup(
             cpu=cpu,
             device_index=device_index,

@@ -14,8 +14,9 @@ from pathlib import Path
 from time import perf_counter
 
 import pyarrow
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import given, seed
 
+from benchmarks.fuzz.drawing import drawing
 from benchmarks.fuzz.record import Record, rss_bytes, where
 from benchmarks.fuzz.targets import Target, targets
 from estimator.errors import CtxplanError
@@ -45,13 +46,7 @@ def _feed(target: Target, count: int, start: int, keep: Path | None) -> Record:
     _warm(target, record)
 
     @seed(start)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @drawing(count)
     @given(target.inputs)
     def one(body: bytes) -> None:
         _read(target, body, record, keep)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import given, seed
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
@@ -26,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from benchmarks.fuzz.bodies import BODIES, PAGES
+from benchmarks.fuzz.drawing import drawing
 from benchmarks.fuzz.mutation import JUNK, broken, json_text, wrong
 from benchmarks.fuzz.record import Record, where
 from benchmarks.fuzz.service import Service
@@ -155,13 +156,7 @@ def _send_many(sender: Sender, kind: Kind, count: int, start: int) -> None:
     sent = 0
 
     @seed(start)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @drawing(count)
     @given(kind.drawn)
     def one(drawn: Any) -> None:
         nonlocal sent

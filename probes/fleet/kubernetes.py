@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from ctxplan import __version__
+from ctxplan.variables import API_KEY
 from probes.fleet.errors import FleetOptionError
-from probes.fleet.order import KEY_VARIABLE, Order, check_text, is_loopback
+from probes.fleet.order import Order, check_text, is_loopback
 
 USER = 10001
 GPU = "nvidia.com/gpu"
@@ -181,7 +182,7 @@ def _key(kubernetes: Kubernetes) -> list[dict[str, Any]]:
     if kubernetes.secret is None:
         return []
     reference = {"name": kubernetes.secret, "key": kubernetes.secret_key}
-    return [{"name": KEY_VARIABLE, "valueFrom": {"secretKeyRef": reference}}]
+    return [{"name": API_KEY, "valueFrom": {"secretKeyRef": reference}}]
 
 
 def _literally(words: list[str]) -> list[str]:

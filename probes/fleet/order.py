@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import httpx
 
 from ctxplan.client.wire import base_address
+from ctxplan.variables import API_KEY
 from probes.fleet.errors import FleetOptionError
 
-KEY_VARIABLE = "CTXPLAN_API_KEY"
 MOST_WORKERS = 1000
 LEAST_GRACE_SECONDS = 30
 GRACE_SECONDS = 120
@@ -55,7 +55,7 @@ class Order:
         return self.grace_seconds - LEAVE_SECONDS
 
     def arguments(self) -> list[str]:
-        """The command after ``ctxplan``. The key is never among them: it is in `KEY_VARIABLE`."""
+        """The command after ``ctxplan``. The key is never among them: it is in `API_KEY`."""
         words = ["worker", "--server", self.server, "--drain-timeout", str(self.drain_seconds)]
         if self.max_jobs is not None:
             words += ["--max-jobs", str(self.max_jobs)]
@@ -72,7 +72,7 @@ def check_server(server: str) -> None:
     """Raise FleetOptionError or ServiceError unless this is a service's address, and nothing but that."""
     address = base_address(server)
     if address.userinfo or address.query or address.fragment:
-        allowed = f"an address alone: a key goes into {KEY_VARIABLE}"
+        allowed = f"an address alone: a key goes into {API_KEY}"
         raise FleetOptionError("has more than an address", key="server", allowed=allowed)
     check_no_secret("server", server)
     if not server.isascii() or not server.isprintable() or " " in server:
@@ -97,7 +97,7 @@ def check_text(key: str, text: str | None, pattern: str, allowed: str) -> None:
 def check_no_secret(key: str, text: str) -> None:
     """Raise FleetOptionError where the text has an API key in it."""
     if SECRET.search(text):
-        raise FleetOptionError("has an API key in it", key=key, allowed=f"no secret: the key goes into {KEY_VARIABLE}")
+        raise FleetOptionError("has an API key in it", key=key, allowed=f"no secret: the key goes into {API_KEY}")
 
 
 def _check_whole(key: str, number: int, least: int, most: int) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 
+from ctxplan.variables import API_KEY
 from probes.fleet.errors import FleetOptionError
-from probes.fleet.order import KEY_VARIABLE, Order, check_no_secret, check_text
+from probes.fleet.order import Order, check_no_secret, check_text
 
 SHELL = "#!/bin/bash"
 WORD = r"[A-Za-z0-9_.-]{1,120}"
@@ -108,8 +109,8 @@ def _body(order: Order, slurm: Slurm) -> list[str]:
     lines = list(slurm.setup)
     if slurm.key_file is not None:
         file = shlex.quote(slurm.key_file)
-        lines += [f'IFS= read -r {KEY_VARIABLE} < {file} || [ -n "${{{KEY_VARIABLE}-}}" ] || exit 2']
-        lines += [f"export {KEY_VARIABLE}"]
+        lines += [f'IFS= read -r {API_KEY} < {file} || [ -n "${{{API_KEY}-}}" ] || exit 2']
+        lines += [f"export {API_KEY}"]
     if slurm.state is not None:
         lines += [f"export XDG_STATE_HOME={shlex.quote(slurm.state)}"]
     before = ["apptainer", "exec", *([] if order.cpu else ["--nv"]), slurm.image] if slurm.image else []

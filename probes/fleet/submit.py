@@ -6,8 +6,8 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from ctxplan.variables import API_KEY
 from probes.fleet.errors import SubmitFailed, ToolMissing
-from probes.fleet.order import KEY_VARIABLE
 
 TIMEOUT_SECONDS = 120.0
 SBATCH = ("sbatch", "--parsable")
@@ -33,7 +33,7 @@ def submit(
     """
     around = dict(os.environ if environment is None else environment)
     if not keep_key:
-        around.pop(KEY_VARIABLE, None)
+        around.pop(API_KEY, None)
     tool = command[0]
     try:
         done = subprocess.run(

@@ -20,12 +20,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ctxplan.variables import API_KEY
 from probes.environment import python_path
 from probes.leash import UNKILLABLE_SECONDS
 from probes.worker.errors import WorkerError
 
-KEY_VARIABLE = "CTXPLAN_API_KEY"
-"""The worker's, which nothing that is measured has any use for."""
 TAIL_LINES = 40
 HUNG_SECONDS = 600.0
 """Beyond the point's own time limit: for the card to be free, the ballast to be held and the process to end."""
@@ -71,7 +70,8 @@ class Runner:
             "cache_folder": str(setup.cache_folder) if setup.cache_folder else None,
             "child": list(setup.child),
         }
-        around = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
+        # The key is the worker's: nothing that is measured has any use for it.
+        around = {name: value for name, value in os.environ.items() if name != API_KEY}
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if setup.cpu else {}
         try:
             self._process = subprocess.Popen(
@@ -112,8 +112,9 @@ class Runner:
         piece = os.read(self._process.stdout.fileno(), 1 << 20)
         *lines, self._heard = (self._heard + piece).split(b"\n")
         for line in lines:
-            with suppress(ValueError):  # what a library prints there is no word of ours
-                self._take(json.loads(line), on_phase)
+            told = _told(line)
+            if told is not None:
+                self._take(told, on_phase)
         if not piece and self._outcome is None:
             self._process.wait()
             self._listener.join(UNKILLABLE_SECONDS)
@@ -155,3 +156,12 @@ class Runner:
             rest = memoryview(line)
             while rest:
                 rest = rest[self._process.stdin.write(rest) :]
+
+
+def _told(line: bytes) -> Mapping[str, Any] | None:
+    """What a line says; None where it is no word of ours, but a library's that prints to standard output."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None

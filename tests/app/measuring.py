@@ -14,12 +14,10 @@ from app.database import Database
 from app.main import create_app
 from app.queue.audit import audit
 from app.settings import Settings
-from probes.comparison import PLANNER
-from probes.measurement import Measurement
-from probes.points import Point, parse_point
+from probes.points import parse_point
 from tests.app.database.servers import remove_rows
 from tests.app.jobs import MODEL
-from tests.probes.documents import measured
+from tests.probes.documents import believable
 
 JOBS, LEASES, WORKERS = "/v1/probe-jobs", "/v1/probe-jobs/leases", "/v1/workers"
 MEASUREMENTS, CAMPAIGNS = "/v1/measurements", "/v1/campaigns"
@@ -93,24 +91,4 @@ def send(client: Any, held: dict[str, Any], what: str, body: Any = None, *, toke
 
 def result_of(held: dict[str, Any], *, off: float = 0.0, **changes: Any) -> dict[str, Any]:
     """What a lease's point could have given: what is expected of it, and so much more."""
-    return believable(parse_point(held["point"]), off=off, **changes).model_dump(mode="json")
-
-
-def believable(asked: Point, *, off: float = 0.0, **changes: Any) -> Measurement:
-    """A measurement whose peaks are what is expected of its point, times one and so much."""
-    estimate = PLANNER.estimate(asked.job, trainer=asked.trainer)
-    phases = {phase.phase: int(phase.allocated_bytes * (1 + off)) for phase in estimate.phases}
-    peak = int(estimate.peak_allocated_bytes.expected * (1 + off))
-    values = {
-        "steps_asked": asked.steps,
-        "execution_path": estimate.execution_path,
-        "num_hidden_layers": estimate.job.num_hidden_layers,
-        "forward_peak_bytes": max(phases["forward"], phases.get("loss", 0)),
-        "backward_peak_bytes": phases["backward"],
-        "optimizer_peak_bytes": phases["optimizer"],
-        "peak_allocated_bytes": peak,
-        "peak_reserved_bytes": int(peak * 1.01),
-        "device_used_bytes": None,
-        "host": None,
-    }
-    return measured(asked, **{**values, **changes})
+    return believable(parse_point(held["point"]), times=1 + off, **changes).model_dump(mode="json")

@@ -11,13 +11,11 @@ import importlib.util
 import json
 import os
 import re
-import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from app.queue.audit import main as audit
 from ctxplan.calibrations import shipped
 from tests.app.measuring import JOBS, MEASUREMENTS
 from tests.probes import pretended
+from tests.probes.common import started, wait_for
 from tests.probes.tiny import tiny_job
 
 MODEL = "unsloth/Qwen3-8B-bnb-4bit"
@@ -56,20 +55,6 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, **ours}
 
 
-@contextmanager
-def started(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is gone at the end; what it says is in the log."""
-    with log.open("wb") as said, subprocess.Popen(command, env=environment, stdout=said, stderr=said) as process:
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            finally:
-                process.kill()
-
-
 @pytest.fixture
 def server(tmp_path: Path, environment: dict[str, str]) -> Iterator[str]:
     log = tmp_path / "service.log"
@@ -86,11 +71,7 @@ def client(server: str) -> Iterator[httpx.Client]:
 
 def within(look: Callable[[], Any], what: str) -> Any:
     """What is seen, once there is something."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not (seen := look()):
-        assert time.monotonic() < until, f"never came: {what}"
-        time.sleep(0.05)
-    return seen
+    return wait_for(look, what, seconds=PATIENCE_SECONDS, every=0.05)
 
 
 def measure_on_the_cpu(client: httpx.Client, server: str, tmp_path: Path, environment: dict[str, str]) -> list[Any]:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -29,6 +29,7 @@ from probes.points import parse_point
 from tests.app.jobs import FITS, MODEL
 from tests.app.measuring import CAMPAIGNS, JOBS, LEASES, WORKER, lease, result_of, send, service
 from tests.app.test_problems import problem_of
+from tests.probes.common import wait_for
 from tests.probes.documents import measured_on_the_cpu, out_of_memory
 
 PATIENCE_SECONDS = 120
@@ -104,7 +105,9 @@ def test_a_whole_campaign_ends_in_a_calibration_that_answers(queue_client: TestC
     assert outcome.better, outcome.why
     assert outcome.activated
     assert found.calibration == outcome.calibration
-    assert within(lambda: answers_with(queue_client) == outcome.calibration)
+    wait_for(
+        lambda: answers_with(queue_client) == outcome.calibration, "it answers", seconds=PATIENCE_SECONDS, every=0.02
+    )
     active = queue_client.get("/v1/calibrations/active").json()
     assert active["id"] == outcome.calibration
     assert f"campaign {begun.campaign}" in active["activation"]["why"]
@@ -291,13 +294,8 @@ def _break_every_job(url: str) -> None:
                 time.sleep(0.02)
 
 
-def within(holds: Any) -> bool:
-    until = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.02)
-    return False
+def patiently(look: Callable[[], object], what: str) -> None:
+    wait_for(look, what, seconds=PATIENCE_SECONDS, every=0.02)
 
 
 def test_a_server_that_stops_ends_its_streams_of_events_and_itself(

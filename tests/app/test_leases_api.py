@@ -16,7 +16,6 @@ from tests.app.measuring import (
     POINT,
     WORKER,
     WORKERS,
-    believable,
     lease,
     point,
     result_of,
@@ -24,7 +23,7 @@ from tests.app.measuring import (
     submit,
 )
 from tests.app.test_problems import problem_of
-from tests.probes.documents import measured_on_the_cpu, out_of_memory
+from tests.probes.documents import believable, measured_on_the_cpu, out_of_memory
 
 
 def state_of(client: TestClient, held: dict[str, Any]) -> str:
@@ -267,7 +266,7 @@ class TestTakingIn:
         assert queue_client.get(MEASUREMENTS).json()["items"] == []
 
     def test_one_that_cannot_be_believed_is_quarantined(self, queue_client: TestClient) -> None:
-        wild = believable(parse_point(POINT), off=1.0).model_dump(mode="json")
+        wild = believable(parse_point(POINT), times=2.0).model_dump(mode="json")
         (item,) = queue_client.post(MEASUREMENTS, json={"measurements": [wild]}).json()["items"]
         assert item["state"] == "quarantined"
 

@@ -24,7 +24,7 @@ from app.jobs.measurements import list_measurements
 from app.jobs.release import release as release_it
 from ctxplan.calibration_keeping import StoreUnavailable
 from tests.app.measuring import CAMPAIGNS, JOBS, MEASUREMENTS, lease, result_of, send, service, submit
-from tests.app.test_campaigns import answers_with, begin, ended, measure_all, within
+from tests.app.test_campaigns import answers_with, begin, ended, measure_all, patiently
 from tests.app.test_problems import problem_of
 
 
@@ -120,7 +120,7 @@ def test_a_campaign_that_failed_for_want_of_it_is_fitted_again(queue_client: Tes
     assert found.state == "done"
     assert found.outcome is not None
     assert found.calibration == found.outcome.calibration
-    assert within(lambda: answers_with(queue_client) == found.calibration)
+    patiently(lambda: answers_with(queue_client) == found.calibration, "the calibration answers")
 
 
 def test_a_campaign_that_was_cancelled_stays_so(queue_client: TestClient) -> None:
@@ -187,7 +187,7 @@ def test_an_activation_that_was_broken_off_is_made_up_for(tmp_path: Path, monkey
         assert calibration
         assert answers_with(client) != calibration
         monkeypatch.setattr(Calibrations, "make_active", activate)
-        assert within(lambda: answers_with(client) == calibration)
+        patiently(lambda: answers_with(client) == calibration, "the calibration answers")
 
 
 def test_a_release_while_the_campaign_ends_is_not_missed(

@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from probes.points import Point
 from probes.worker.stopping import DRAINS
 from tests.app.measuring import JOBS, MEASUREMENTS
 from tests.probes import pretended
-from tests.probes.common import alive, point, points, read_number
+from tests.probes.common import alive, point, points, read_number, wait_for
 from tests.probes.tiny import tiny_job
 from tests.probes.worker.processes import ROOT, worker
 
@@ -115,11 +114,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def within(look: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS) -> Any:
     """What is seen, once there is something."""
-    until = time.monotonic() + seconds
-    while not (seen := look()):
-        assert time.monotonic() < until, f"never came within {seconds:g} s: {what}"
-        time.sleep(0.05)
-    return seen
+    return wait_for(look, what, seconds=seconds, every=0.05)
 
 
 def below(pid: int) -> set[int]:

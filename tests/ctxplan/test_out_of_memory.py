@@ -19,7 +19,8 @@ from app.observations.reading import read_observations
 from ctxplan import Planner, ProblemError, ServiceError, explain_out_of_memory
 from ctxplan.client.errors import problem_error
 from ctxplan.live import Batches, longest_sample, trained_bytes
-from ctxplan.observations import SERVER, Observations, default_unsent
+from ctxplan.observations import Observations, default_unsent
+from ctxplan.variables import SERVER
 from ctxplan.watching import GIB, Seen, after_a_step, at_length, before_the_run, plan_run, will_not_fit
 from estimator import parse_job
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,13 +29,27 @@ def points(*lengths: int) -> tuple[Point, ...]:
     return tuple(Point(job=parse_job({**JOB, "sequence_length": length}), trainer="sft") for length in lengths)
 
 
-def wait_for(look: Callable[[], T], what: str) -> T:
+def wait_for(look: Callable[[], T], what: str, *, seconds: float = DEADLINE_SECONDS, every: float = 0.01) -> T:
     """Look until there is something to see."""
-    end = time.monotonic() + DEADLINE_SECONDS
+    end = time.monotonic() + seconds
     while not (seen := look()):
-        assert time.monotonic() < end, f"never came: {what}"
-        time.sleep(0.01)
+        assert time.monotonic() < end, f"never came within {seconds:g} s: {what}"
+        time.sleep(every)
     return seen
+
+
+@contextmanager
+def started(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is gone at the end; what it says is in the log."""
+    with log.open("wb") as said, subprocess.Popen(command, env=environment, stdout=said, stderr=said) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
 
 
 def alive(pid: int) -> bool:

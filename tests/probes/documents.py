@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from probes.comparison import PLANNER
 from probes.measurement import Measurement
 from probes.points import Point
 
@@ -31,6 +32,26 @@ def measured(point: Point, **changes: Any) -> Measurement:
     document = eager_row().model_dump()
     document.update(point=point.digest, job=job, trainer=point.trainer, sequence_length=point.sequence_length)
     return Measurement.model_validate({**document, **changes})
+
+
+def believable(point: Point, *, times: float = 1.0, **changes: Any) -> Measurement:
+    """A measurement whose peaks are so many times what is expected of its point."""
+    estimate = PLANNER.estimate(point.job, trainer=point.trainer)
+    phases = {phase.phase: int(phase.allocated_bytes * times) for phase in estimate.phases}
+    peak = int(estimate.peak_allocated_bytes.expected * times)
+    values = {
+        "steps_asked": point.steps,
+        "execution_path": estimate.execution_path,
+        "num_hidden_layers": estimate.job.num_hidden_layers,
+        "forward_peak_bytes": max(phases["forward"], phases.get("loss", 0)),
+        "backward_peak_bytes": phases["backward"],
+        "optimizer_peak_bytes": phases["optimizer"],
+        "peak_allocated_bytes": peak,
+        "peak_reserved_bytes": int(peak * 1.01),
+        "device_used_bytes": None,
+        "host": None,
+    }
+    return measured(point, **{**values, **changes})
 
 
 def measured_on_the_cpu(point: Point, **changes: Any) -> Measurement:

@@ -17,7 +17,7 @@ from probes.document import _OURS
 from probes.measurement import Measurement, Step
 from probes.points import Point, parse_point
 from probes.protocol import open_events
-from tests.probes.documents import committed, measured
+from tests.probes.documents import believable, committed
 
 H100 = "NVIDIA H100 80GB HBM3"
 
@@ -39,26 +39,9 @@ def replayed(point: Point) -> Measurement:
     row = next(row for row in committed() if _is_like(row, point, estimate.execution_path))
     before = PLANNER.estimate(parse_job(row.job), trainer=row.trainer or "sft").peak_allocated_bytes.expected
     ratio = (row.peak_allocated_bytes or 0) / before
-    phases = {phase.phase: int(phase.allocated_bytes * ratio) for phase in estimate.phases}
-    peak = int(estimate.peak_allocated_bytes.expected * ratio)
     steps = [{**dict.fromkeys(Step.model_fields), "loss": 2.5, "seconds": 0.1}] * point.steps
-    changes: dict[str, Any] = {
-        "steps": steps,
-        "steps_run": len(steps),
-        "gpu": row.gpu,
-        "steps_asked": point.steps,
-        "execution_path": estimate.execution_path,
-        "num_hidden_layers": estimate.job.num_hidden_layers,
-        "forward_peak_bytes": max(phases["forward"], phases.get("loss", 0)),
-        "backward_peak_bytes": phases["backward"],
-        "optimizer_peak_bytes": phases["optimizer"],
-        "peak_allocated_bytes": peak,
-        "peak_reserved_bytes": int(peak * 1.01),
-        "device_used_bytes": None,
-        "host": None,
-        "stack": row.stack,
-    }
-    return measured(point, **changes)
+    facts: dict[str, Any] = {"steps": steps, "steps_run": len(steps), "gpu": row.gpu, "stack": row.stack}
+    return believable(point, times=ratio, **facts)
 
 
 def _is_like(row: Measurement, point: Point, path: str) -> bool:

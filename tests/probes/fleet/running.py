@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from tests.probes.common import started, wait_for
 from tests.probes.fleet import cluster as cluster_program
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,31 +27,13 @@ JOBS = "/v1/probe-jobs"
 
 def within(look: Callable[[], Any], what: str) -> Any:
     """What is seen, once there is something."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not (seen := look()):
-        assert time.monotonic() < until, f"never came: {what}"
-        time.sleep(0.05)
-    return seen
+    return wait_for(look, what, seconds=PATIENCE_SECONDS, every=0.05)
 
 
 def surroundings(**more: str) -> dict[str, str]:
     """The environment of what is started here: no GPU of this machine, no network."""
     left = {name: text for name, text in os.environ.items() if name not in ("CUDA_VISIBLE_DEVICES", "RAY_ADDRESS")}
     return {**left, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **more}
-
-
-@contextmanager
-def started(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is gone at the end; what it says is in the log."""
-    with log.open("wb") as said, subprocess.Popen(command, env=environment, stdout=said, stderr=said) as process:
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            finally:
-                process.kill()
 
 
 @dataclass(kw_only=True)
