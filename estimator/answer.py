@@ -235,6 +235,10 @@ def _assumptions(run: Run, statics: Statics, outcome: Outcome, rope_note: str) -
         said.append("paged optimizer state is managed memory: counted on the device, not in allocated or reserved")
     if run.architecture.is_moe:
         said.append("routing is taken as even over the experts")
+    if run.storage == "int8":
+        said.append(
+            "bitsandbytes' 8-bit product takes more where inputs hold values above 6: how many do depends on the data"
+        )
     if run.job.framework == "transformers":
         said.append(
             "the transformers path is a bare loop with full logits; "

@@ -123,7 +123,7 @@ def _mlp_backward(run: Run, z: Sizes) -> list[LiveSet]:
     """The moments of an MLP's, or of the experts', backward that can be its widest."""
     experts = moe.experts_of(run.architecture)
     if experts:
-        return [[*wide, ("mlp_input", 2 * z.u, "2 u", MODULES)] for wide in moe.backward(run, z, experts)]
+        return moe.backward(run, z, experts)
     wide = 4 if run.job.full_finetuning else 6
     return [[("mlp_gate_up_gradients", wide * z.m, "6 * 2 T I (4 where the weights train)", MODULES)]]
 

@@ -2,7 +2,7 @@
 whole.
 
 R = T * k routed rows, E experts, Ie = the experts' intermediate size. Read from allocator snapshots of Qwen3-30B-A3B
-and gpt-oss-20b shapes (torch 2.11, H200); source: unsloth_zoo/temporary_patches/moe_utils.py
+and gpt-oss-20b (H200) and Mixtral-8x7B shapes (H100, torch 2.11); source: unsloth_zoo/temporary_patches/moe_utils.py
 ``forward_native_grouped_mm``. The routing is taken as even; an uneven one moves rows between experts and leaves
 these sums as they are.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from estimator import checkpointing
 from estimator.architecture import Architecture, Experts
-from estimator.ledger import LiveSet, Row
+from estimator.ledger import LiveSet, Row, total
 from estimator.resolve import Run
 from estimator.sizes import Sizes
 
@@ -20,6 +20,7 @@ FUSED_MAX_ROWS = 192
 
 PINNED = "unsloth_zoo/temporary_patches/moe_utils.py _moe_recompute_default"
 MEASURED = "Qwen3-30B-A3B at 2,048 to 16,384 tokens, NF4 and 16 bit, r 16 and 32, H100 and H200"
+WIDE = "an allocator snapshot of 3 layers of Mixtral-8x7B at 8,192 tokens, 16 bit, r 16, torch 2.11, H100"
 EXPERT_TARGETS = frozenset({"gate_proj", "up_proj", "down_proj", "gate_up_proj"})
 GROUPED = "unsloth_zoo/temporary_patches/moe_utils.py forward_native_grouped_mm"
 
@@ -30,15 +31,21 @@ def experts_of(architecture: Architecture) -> Experts | None:
 
 
 def forward(run: Run, z: Sizes, experts: Experts) -> LiveSet:
-    """The down projection of the experts in a forward whose graph is not kept."""
+    """The wider of two moments of a forward whose graph is not kept: the down projection, and the activation, where
+    gate and up lie whole, each of them copied out, and their product."""
     routed = z.tokens * experts.per_token
     rows = 2 * routed * run.architecture.hidden_size
+    width = _gate_up(routed, experts)
     copies = 1 if run.quantised and not run.architecture.attention_sinks else 2
-    return [
+    projected = [
         ("routed_rows", copies * rows, f"{copies} * 2 R H", GROUPED),
-        ("expert_gate_up", _gate_up(routed, experts), "2 R 2 Ie", GROUPED),
+        ("expert_gate_up", width, "2 R 2 Ie", GROUPED),
         _dequantised(run, z, experts),
     ]
+    activated = [("expert_gate_up", 2 * width, "2 * 2 R 2 Ie", WIDE), ("expert_product", width // 2, "2 R Ie", WIDE)]
+    if run.architecture.attention_sinks:
+        return projected
+    return max(projected, activated, key=total)
 
 
 def backward(run: Run, z: Sizes, experts: Experts) -> list[LiveSet]:
@@ -46,6 +53,7 @@ def backward(run: Run, z: Sizes, experts: Experts) -> list[LiveSet]:
     routed = z.tokens * experts.per_token
     rows = 2 * routed * run.architecture.hidden_size
     width = _gate_up(routed, experts)
+    entering = ("mlp_input", 2 * z.u, "2 u", MEASURED)
     if run.architecture.attention_sinks:
         return [
             [
@@ -58,6 +66,7 @@ def backward(run: Run, z: Sizes, experts: Experts) -> list[LiveSet]:
                     "unsloth_zoo/temporary_patches/moe_utils.py _gather_expert_bias",
                 ),
                 *_decoded(run, z, experts),
+                entering,
             ]
         ]
     gathered = [
@@ -65,14 +74,23 @@ def backward(run: Run, z: Sizes, experts: Experts) -> list[LiveSet]:
         ("expert_gate_up", width, "2 R 2 Ie", MEASURED),
         ("expert_output_gradient", z.u, "u", MEASURED),
         _factors(run, experts, down_twice=True),
+        entering,
+    ]
+    activated = [
+        ("routed_rows", rows, "2 R H", WIDE),
+        ("expert_gate_up", width, "2 R 2 Ie", WIDE),
+        ("expert_gate_up_gradients", 3 * width, "3 * 2 R 2 Ie, each half padded, and their sum", WIDE),
+        ("expert_product_gradients", width, "2 * 2 R Ie, of the projection and of its LoRA", WIDE),
+        _factors(run, experts, down_twice=False),
     ]
     multiplied = [
         ("routed_rows", rows, "2 R H", MEASURED),
         ("expert_gate_up", 2 * width, "2 * 2 R 2 Ie", MEASURED),
         _factors(run, experts, down_twice=False),
         _dequantised(run, z, experts),
+        entering,
     ]
-    return [gathered, multiplied] if run.quantised else [gathered]
+    return [gathered, activated, *([multiplied] if run.quantised else [])]
 
 
 def _factors(run: Run, experts: Experts, *, down_twice: bool) -> Row:

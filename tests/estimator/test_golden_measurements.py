@@ -119,8 +119,10 @@ class TestAnEagerStep:
         assert abs(off_by(phase_bytes(row.estimate, "backward"), row.data["backward_peak_bytes"])) < allowed
 
     def test_has_the_measured_peak_of_its_forward_and_loss(self, row):
-        # Two twins of 3 layers at 2,048 tokens were seen 1.1 % higher in a forward that is not their peak.
-        assert abs(off_by(phase_bytes(row.estimate, "forward", "loss"), row.data["forward_peak_bytes"])) < 0.012
+        # Two twins of 3 layers at 2,048 tokens were seen 1.1 % higher in a forward that is not their peak. A tiled MLP
+        # lets the attention show, which the MLP hides elsewhere: half a hidden state below the plan, under the peak.
+        allowed = 0.025 if row.job["unsloth_tiled_mlp"] else 0.012
+        assert abs(off_by(phase_bytes(row.estimate, "forward", "loss"), row.data["forward_peak_bytes"])) < allowed
 
     def test_has_the_measured_peak_of_its_optimizer_step(self, row):
         if row.is_reference:
