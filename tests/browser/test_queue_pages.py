@@ -110,7 +110,10 @@ def test_a_worker_is_drained_after_a_question(page: Browser, measuring: str, que
     form = "form[aria-label='Drain rented H100, Oregon']"
     page.run("document.querySelector(arguments[0]).closest('details').querySelector('summary').click()", form)
     page.click(f"{form} button")
-    page.wait_for_text("#live", "Draining")
+    page.wait(
+        "return document.querySelector(arguments[0]) !== null",
+        "form[aria-label='Give jobs again to rented H100, Oregon']",
+    )
     states = {one["id"]: one["draining"] for one in queue.http.get("/v1/workers").json()["items"]}
     assert states["w2"]
     queue.drain("w2", draining=False)
