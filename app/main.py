@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from app.admission import Admission, Lag
+from app.apart import Apart
 from app.backend import Backend
 from app.calibrations import open_calibrations
 from app.handlers import install_handlers
@@ -105,9 +106,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         jobs = Jobs(backend, planner, calibrations, settings, models=known)
         background = Background(jobs, seconds=settings.sweep_seconds, log=log)
         watched = calibrations.watched(settings.calibration_refresh_seconds)
-        async with lag.watched(), watched, backend.opened(), background.running():
+        apart = Apart(
+            planner,
+            processes=settings.planning_processes,
+            max_waiting=settings.max_waiting_plans,
+            metrics=metrics,
+        )
+        async with lag.watched(), watched, backend.opened(), apart.running(), background.running():
             yield State(
-                plans=Plans(planner, settings, metrics=metrics),
+                plans=Plans(planner, apart=apart, lookup_threads=settings.lookup_threads),
                 calibrations=calibrations,
                 backend=backend,
                 gate=Gate(backend, required=needs_keys, names=names_of(settings)),

@@ -71,7 +71,7 @@ class Metrics:
         self._registry.register(self.queue)
 
     def shed(self, why: str) -> None:
-        """Count a request refused for the `rate` of its caller, the `lag` of the loop or its full `threads`."""
+        """Count a request refused for the `rate` of its caller, the `lag` of the loop, or the `plans` that wait."""
         self._shed.labels(why).inc()
 
     def observed(self, state: str) -> None:

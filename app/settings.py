@@ -65,8 +65,9 @@ class Settings(BaseSettings):
     max_lag_ms: int = Field(default=100, ge=5, le=10_000)
     """How far the service may be behind before it refuses requests with 503, so that the others stay quick."""
 
-    planning_threads: int = Field(default=1, ge=1, le=64)
-    """How many plans, preflights and pages, which take tens of milliseconds, are worked on at once."""
+    planning_processes: int = Field(default=1, ge=0, le=64)
+    """How many processes work on plans, preflights and pages, which take tens of milliseconds; about 40 MiB each. 0: a
+    thread of the service does, and everything else waits for it."""
 
     max_waiting_plans: int = Field(default=64, ge=0, le=10_000)
     """How many of them may wait for that; more are refused with 503."""

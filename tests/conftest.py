@@ -11,6 +11,8 @@ import pytest
 
 # No service of a test refuses a request because the machine that runs the tests has other things to do.
 os.environ["CTXPLAN_MAX_LAG_MS"] = "10000"
+# No service of a test starts a process for plans, but those that ask for it.
+os.environ["CTXPLAN_PLANNING_PROCESSES"] = "0"
 # What Starlette's test client calls every service.
 os.environ["CTXPLAN_ALLOWED_HOSTS"] = "testserver"
 

@@ -24,6 +24,7 @@ def short() -> Iterator[Trial]:
         for name in ("WARM_SECONDS", "MAXIMUM_SECONDS"):
             patch.setattr(run, name, 0.3)
         patch.setattr(run, "ROUNDS", 1)
+        patch.setenv("CTXPLAN_PLANNING_PROCESSES", "1")
         with serving(SERVICE) as (port, pid):
             yield run.run(port, pid, seconds=2, say=lambda _: None)
 

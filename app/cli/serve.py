@@ -103,8 +103,8 @@ def _run(app: FastAPI, listening: socket) -> None:
     # What start-up made lives as long as the process: collections need not walk it again for each few requests.
     gc.collect()
     gc.freeze()
-    # What takes tens of milliseconds is in threads, and the event loop has to ask each for its turn several times in a
-    # request: it waits so long for it at most.
+    # Look-ups and the reading of configs are in threads, and the event loop has to ask each for its turn several times
+    # in a request: it waits so long for it at most.
     sys.setswitchinterval(TURN_SECONDS)
 
     class Server(uvicorn.Server):

@@ -126,8 +126,9 @@ async def _recovery(driver: Driver, asks: Sequence[Ask]) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+    """Resident memory of a process and of those that it has started."""
+    children = [int(one) for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()]
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 + sum(map(resident_bytes, children))
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -24,6 +24,7 @@ from app.admission import (
     Overloaded,
     RateLimit,
 )
+from app.apart import Apart
 from app.main import RATE_WITH_KEYS, create_app
 from app.metrics import Metrics
 from app.plans import Plans
@@ -149,10 +150,10 @@ class TestLag:
             assert client.post("/v1/estimates", json=FITS).status_code == 200
 
 
-class TestThreads:
+class TestPlans:
     async def test_what_would_wait_behind_too_many_is_refused_and_the_rest_is_done(self) -> None:
-        settings = Settings(**QUIET, planning_threads=1, max_waiting_plans=1)
-        plans = Plans(Planner(offline=True), settings, metrics=Metrics())
+        planner, metrics = Planner(offline=True), Metrics()
+        plans = Plans(planner, apart=Apart(planner, processes=0, max_waiting=1, metrics=metrics), lookup_threads=1)
         go, begun = threading.Event(), threading.Event()
 
         def work(_: object, __: object) -> str:
@@ -167,6 +168,7 @@ class TestThreads:
         await asyncio.sleep(0.05)
         with pytest.raises(Overloaded):
             await plans.ask(MODEL, work)
+        assert 'ctxplan_http_shed_total{why="plans"} 1.0' in metrics.text().decode()
         go.set()
         assert list(await asyncio.gather(first, second)) == ["done", "done"]
         assert await plans.ask(MODEL, work) == "done"

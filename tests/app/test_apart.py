@@ -1,0 +1,206 @@
+"""Work in a process of its own: the same answers and errors as in a thread, whatever befalls the process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app import apart
+from app.admission import Overloaded
+from app.apart import Apart, WorkFailed
+from app.main import create_app
+from app.metrics import Metrics
+from app.settings import Settings
+from ctxplan import Planner
+from estimator.errors import CtxplanError
+from tests.app import odd_work
+from tests.app.jobs import CONFIG, DOES_NOT_FIT, FITS, MODEL, WRONG_JOBS
+from tests.probes.common import alive, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+YAML = "base_model: unsloth/Llama-3.2-1B-Instruct\nadapter: qlora\nload_in_4bit: true\nsequence_len: 2048\n"
+PREFLIGHTS: tuple[dict[str, Any], ...] = (
+    {"config": json.dumps(FITS), "file": "job.json"},
+    {"config": json.dumps(DOES_NOT_FIT), "file": "job.json"},
+    {"config": YAML, "file": "axolotl.yml", "gpu": "RTX-4090-24GB"},
+    {"config": YAML + "lora_target_modules: 7\n", "file": "axolotl.yml"},
+    {"config": YAML.replace("unsloth/Llama-3.2-1B-Instruct", "nobody/nothing"), "file": "axolotl.yml"},
+)
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[tuple[TestClient, TestClient]]:
+    """The same service with a process, and without one."""
+
+    def made(processes: int) -> TestClient:
+        return TestClient(create_app(Settings(allow_hub=False, log_level="error", planning_processes=processes)))
+
+    with made(1) as with_one, made(0) as without:
+        yield with_one, without
+
+
+def same(both: tuple[TestClient, TestClient], method: str, path: str, body: Any = None) -> Any:
+    content = None if body is None else json.dumps(body)
+    headers = {"x-request-id": "a", "content-type": "application/json"}
+    first, second = (client.request(method, path, content=content, headers=headers) for client in both)
+    assert (first.status_code, first.content) == (second.status_code, second.content)
+    return first
+
+
+@pytest.mark.parametrize("job", [FITS, DOES_NOT_FIT, {"model": CONFIG}, {"model": MODEL, "mode": "generate"}])
+def test_a_plan_is_the_same_wherever_it_is_made(both: tuple[TestClient, TestClient], job: Any) -> None:
+    assert same(both, "POST", "/v1/plans", job).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/page/answer", "/page/more", "/planner.json"])
+@pytest.mark.parametrize("query", [f"model={MODEL}&max_seq_length=4096", "model=nobody/nothing", "gpu=none"])
+def test_so_is_a_page(both: tuple[TestClient, TestClient], path: str, query: str) -> None:
+    same(both, "GET", f"{path}?{query}")
+
+
+@pytest.mark.parametrize("body", PREFLIGHTS)
+def test_so_is_a_preflight(both: tuple[TestClient, TestClient], body: dict[str, Any]) -> None:
+    assert same(both, "POST", "/v1/preflight", body).status_code in (200, 404, 422)
+
+
+@pytest.mark.parametrize("name", WRONG_JOBS)
+def test_so_is_a_refusal(both: tuple[TestClient, TestClient], name: str) -> None:
+    assert same(both, "POST", "/v1/plans", WRONG_JOBS[name][0]).status_code >= 400
+
+
+@asynccontextmanager
+async def running(planner: Planner | None = None, **settings: Any) -> AsyncIterator[Apart]:
+    planner = planner or Planner(offline=True)
+    one = Apart(planner, **{"processes": 1, "max_waiting": 4, "metrics": Metrics(), **settings})
+    async with one.running():
+        yield one
+
+
+async def test_a_process_that_was_killed_is_replaced_before_anybody_is_told() -> None:
+    async with running() as one:
+        before = await one.do(odd_work.pid)
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda: not alive(before), "it is gone")
+        after = await one.do(odd_work.pid)
+        assert after not in (before, os.getpid())
+
+
+async def test_one_that_dies_over_its_work_fails_it_and_is_replaced() -> None:
+    async with running() as one:
+        for _ in range(2):
+            with pytest.raises(WorkFailed, match="its process is gone"):
+                await one.do(odd_work.die)
+        assert await one.do(odd_work.talkative) == "the answer"
+
+
+async def test_what_fails_unexpectedly_comes_with_its_traceback_and_costs_no_process() -> None:
+    async with running() as one:
+        before = await one.do(odd_work.pid)
+        with pytest.raises(WorkFailed, match=r"(?s)Traceback.*in fail.*ValueError: this is why"):
+            await one.do(odd_work.fail, why="this is why")
+        assert await one.do(odd_work.pid) == before
+
+
+async def test_work_without_an_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as one:
+        before = await one.do(odd_work.pid)
+        with monkeypatch.context() as patch:
+            patch.setattr(apart, "LONGEST_SECONDS", 0.05)
+            with pytest.raises(WorkFailed, match="longer than"):
+                await one.do(odd_work.sleep, 600)
+        assert not alive(before)
+        assert await one.do(odd_work.talkative) == "the answer"
+
+
+async def test_whoever_gives_up_leaves_no_answer_for_the_next_one() -> None:
+    async with running() as one:
+        waiting = asyncio.create_task(one.do(odd_work.sleep, 600))
+        while one._turns.available_tokens:
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await one.do(odd_work.talkative) == "the answer"
+
+
+async def test_what_would_wait_behind_too_many_is_refused_and_the_rest_is_done() -> None:
+    async with running(max_waiting=1) as one:
+        tasks = [asyncio.create_task(one.do(odd_work.sleep, 0.5))]
+        while one._turns.available_tokens:
+            await asyncio.sleep(0.01)
+        tasks.append(asyncio.create_task(one.do(odd_work.sleep, 0)))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Overloaded):
+            await one.do(odd_work.sleep, 0)
+        await asyncio.gather(*tasks)
+
+
+async def test_several_work_at_once() -> None:
+    async with running(processes=2) as one:
+        pids = await asyncio.gather(*(one.do(odd_work.pid) for _ in range(2)))
+        assert len(set(pids)) == 2
+
+
+async def test_a_calibration_takes_effect_with_the_next_work() -> None:
+    planner = Planner(offline=True)
+    async with running(planner) as one:
+        assert await one.do(odd_work.calibration) == planner.calibration
+        planner.calibration = replace(planner.calibration, points=planner.calibration.points + 1)
+        assert await one.do(odd_work.calibration) == planner.calibration
+
+
+async def test_it_has_no_secret_and_looks_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CTXPLAN_DATABASE_URL", "postgresql+psycopg://me:hunter2@db/x")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    async with running() as one:
+        found = await one.do(odd_work.environment)
+        assert not [name for name in found if name.startswith(("CTXPLAN_", "HF_TOKEN"))]
+        assert "PATH" in found
+        for name in ("somebody/unknown", str(ROOT)):
+            with pytest.raises(CtxplanError) as caught:
+                await one.do(Planner.facts, name)
+            assert caught.value.key == "model"
+
+
+async def test_a_signal_to_all_of_the_services_processes_leaves_the_work_to_be_finished() -> None:
+    async with running() as one:
+        before = await one.do(odd_work.pid)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(before, number)
+        assert await one.do(odd_work.pid) == before
+    assert not alive(before)
+
+
+def test_it_ends_with_a_service_that_was_killed() -> None:
+    program = (
+        "import asyncio\n"
+        "from app.apart import Apart\n"
+        "from app.metrics import Metrics\n"
+        "from ctxplan import Planner\n"
+        "from tests.app import odd_work\n"
+        "async def main():\n"
+        "    one = Apart(Planner(offline=True), processes=1, max_waiting=1, metrics=Metrics())\n"
+        "    async with one.running():\n"
+        "        print(await one.do(odd_work.pid), flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert alive(child)
+        process.kill()
+        wait_for(lambda: not alive(child), "its process has ended as well")
