@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from pydantic import DirectoryPath, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+
+from ctxplan.variables import API_KEY, SERVER
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -108,6 +112,28 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment, then the files of ``secrets_dir``; one that is not there is refused when it is validated."""
-        folder = Path(os.environ.get("CTXPLAN_SECRETS_DIR", ""))
-        files = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder.name and folder.is_dir() else ()
+        folder = os.environ.get("CTXPLAN_SECRETS_DIR")
+        there = folder and Path(folder).is_dir()
+        files = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if there else ()
         return (init_settings, env_settings, *files)
+
+
+PREFIX = "CTXPLAN_"
+NEARLY = 0.85
+"""How much of two names is alike where one is taken for the other misspelt (`difflib`)."""
+
+
+def misspelt(environment: Iterable[str]) -> tuple[str, str] | None:
+    """The first variable that is nearly a setting's, and that setting's; None where none is.
+
+    Others that begin alike are left alone: Kubernetes names services' addresses so, and other programs have their own.
+    """
+    ours = [name.upper() for name in Settings.model_fields]
+    known = {*ours, SERVER.removeprefix(PREFIX), API_KEY.removeprefix(PREFIX)}
+    for name in sorted(environment):
+        rest = name.removeprefix(PREFIX).upper()
+        if not name.startswith(PREFIX) or rest in known:
+            continue
+        for meant in get_close_matches(rest, ours, n=1, cutoff=NEARLY):
+            return name, f"{PREFIX}{meant}"
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import sys
 from socket import socket
@@ -143,8 +144,10 @@ def read_settings(host: str | None = None, port: int | None = None) -> Settings:
     """The service's settings. Leaves with what is wrong where one of them is none."""
     from pydantic import ValidationError
 
-    from app.settings import Settings
+    from app.settings import Settings, misspelt
 
+    if wrong := misspelt(os.environ):
+        leave(f"{wrong[0]}: no setting has this name; did you mean {wrong[1]}?")
     try:
         settings = Settings()
     except ValidationError as error:

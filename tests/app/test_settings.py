@@ -1,0 +1,44 @@
+"""The service's settings: misspelt names are told, and a directory of secrets is read wherever it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings, misspelt
+from tests.app.test_cli import run
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("CTXPLAN_LEASE_SECOND", "CTXPLAN_LEASE_SECONDS"),
+        ("CTXPLAN_REQUIRE_KEY", "CTXPLAN_REQUIRE_KEYS"),
+        ("CTXPLAN_DATABASEURL", "CTXPLAN_DATABASE_URL"),
+    ],
+)
+def test_a_name_that_is_nearly_a_settings_is_refused(given: str, meant: str) -> None:
+    assert misspelt([given, "PATH"]) == (given, meant)
+
+
+def test_settings_the_clients_names_and_what_kubernetes_adds_are_not() -> None:
+    added = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT_8000_TCP", "PORT_8000_TCP_ADDR", "SERVER_PORT"]
+    ours = [*Settings.model_fields, "api_key", "server"]
+    assert misspelt([f"CTXPLAN_{name.upper()}" for name in [*ours, *added]]) is None
+
+
+def test_the_service_does_not_start_with_one_and_says_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CTXPLAN_REQUIRE_KEY", "true")
+    done = run("serve", "--port", "0")
+    assert done.returncode == 2
+    assert "CTXPLAN_REQUIRE_KEY: no setting has this name; did you mean CTXPLAN_REQUIRE_KEYS?" in done.stderr
+
+
+def test_secrets_are_read_from_the_directory_where_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ctxplan_keys_secret").write_text("s" * 40)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CTXPLAN_SECRETS_DIR", ".")
+    secret = Settings().keys_secret
+    assert secret is not None
+    assert secret.get_secret_value() == "s" * 40
