@@ -20,8 +20,10 @@ MIB = 2**20
 
 
 class Point(NamedTuple):
-    """Bytes of one point. ``moving``: of the allocated peak, what does not rest between the steps."""
+    """Bytes of one point, and its model's family. ``moving``: of the allocated peak, what does not rest between the
+    steps."""
 
+    family: str
     reserved: int
     allocated: int
     moving: int
@@ -38,7 +40,7 @@ def fit_fragmentation(observed: Iterable[Observation]) -> dict[str, Fragmentatio
         reserved = one.measured.peak_reserved_bytes
         if not reserved or not one.has_room:
             continue
-        point = Point(reserved, one.peak_bytes, max(one.peak_bytes - one.simulated().resting_bytes, 0))
+        point = Point(one.family, reserved, one.peak_bytes, max(one.peak_bytes - one.simulated().resting_bytes, 0))
         tiled = one.prepared.run.job.unsloth_tiled_mlp
         for key in (f"{one.path}/tiled",) if tiled else (one.path, f"{one.path}/{one.kind}"):
             points[key].append(point)
@@ -46,11 +48,22 @@ def fit_fragmentation(observed: Iterable[Observation]) -> dict[str, Fragmentatio
 
 
 def fragmentation_of(points: Sequence[Point]) -> Fragmentation:
-    """Share, constant and residuals of some points; too few give no constant."""
+    """Share and constant of some points, and their residuals; too few give no constant.
+
+    A point's residual, measured over expected less one, is by the fit without its family, so that the bound which is
+    made of them holds for a family that nobody has measured. Points of a single family have but their own fit.
+    """
     share, constant = _least_absolute(points)
-    expected = [point.allocated + int(point.moving * share) + constant for point in points]
-    residuals = sorted(round(point.reserved / e - 1, 6) for point, e in zip(points, expected, strict=True))
-    return Fragmentation(share, constant, tuple(residuals))
+    residuals: list[float] = []
+    for family in sorted({point.family for point in points}):
+        others = [point for point in points if point.family != family]
+        by = _least_absolute(others) if others else (share, constant)
+        residuals += [_residual(point, *by) for point in points if point.family == family]
+    return Fragmentation(share, constant, tuple(sorted(residuals)))
+
+
+def _residual(point: Point, share: float, constant: int) -> float:
+    return round(point.reserved / (point.allocated + int(point.moving * share) + constant) - 1, 6)
 
 
 def _least_absolute(points: Sequence[Point]) -> tuple[float, int]:

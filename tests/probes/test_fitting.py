@@ -91,21 +91,28 @@ class TestCoefficients:
 
 
 class TestFragmentation:
-    def points(self, share: float, constant: int, count: int) -> list[Point]:
+    def points(self, share: float, constant: int, count: int, family: str = "llama") -> list[Point]:
         dice = Random(3)
         sizes = [(dice.randrange(2**30, 2**36), dice.random()) for _ in range(count)]
         moving = [int(allocated * part) for allocated, part in sizes]
         return [
-            Point(reserved=allocated + int(share * part) + constant, allocated=allocated, moving=part)
+            Point(family, reserved=allocated + int(share * part) + constant, allocated=allocated, moving=part)
             for (allocated, _), part in zip(sizes, moving, strict=True)
         ]
 
     def test_the_share_and_the_constant_that_are_there_are_found_whatever_one_point_says(self) -> None:
-        strange = Point(reserved=2**36, allocated=2**35, moving=2**34)
+        strange = Point("llama", reserved=2**36, allocated=2**35, moving=2**34)
         found = fragmentation_of([*self.points(0.04, 20 * MIB, 12), strange])
         assert found.share == pytest.approx(0.04, abs=2e-4)
         assert found.constant_bytes == 20 * MIB
         assert max(found.residuals) == pytest.approx(2**36 / (2**35 + 0.04 * 2**34 + 20 * MIB) - 1, rel=1e-3)
+
+    def test_residuals_are_by_the_fit_without_the_family(self) -> None:
+        """Each family on its own would leave none: the bound has to show that the next one may fragment otherwise."""
+        found = fragmentation_of([*self.points(0.0, 0, 12), *self.points(0.05, 0, 12, family="qwen2")])
+        assert len(found.residuals) == 24
+        assert sum(residual > 0.001 for residual in found.residuals) >= 10
+        assert sum(residual < -0.001 for residual in found.residuals) >= 10
 
     def test_a_few_points_give_no_constant(self) -> None:
         assert fragmentation_of(self.points(0.04, 20 * MIB, 3)).constant_bytes == 0
