@@ -3,7 +3,7 @@
 Source: unsloth_zoo/fused_losses/fused_linear.py ``_ce_impl``, ``_tiled_layout``, ``fused_linear_rows``,
 ``_budget_bytes``; unsloth/models/llama.py ``CausalLM_fast_forward`` (when logits are returned in full).
 
-    n   labelled rows, B * (S - 1)      R   rows of a chunk      V   vocab_size
+    n   labelled rows, B * (S - 1)      C   rows of a chunk      V   vocab_size
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LossPlan(NamedTuple):
     """How the fused loss cuts its work.
 
     Attributes:
-        kind: ``tiled`` (vocabulary tiles, frozen head) or ``row_chunks``. rows: R. buffer_bytes: everything the
+        kind: ``tiled`` (vocabulary tiles, frozen head) or ``row_chunks``. rows: C. buffer_bytes: everything the
         chunk loop holds beside the hidden states and their gradient. budget_bytes: what the free memory allowed at
         the first call.
     """

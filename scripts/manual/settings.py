@@ -28,6 +28,12 @@ OTHERS = {
 }
 """Beside the settings. What only the processes of one run tell each other is not here (`INTERNAL`)."""
 
+OF_LIBRARIES = {
+    "FORWARDED_ALLOW_IPS": "Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed (uvicorn); loopback's.",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "Where traces are sent; [OpenTelemetry's others](../operations.md) beside it.",
+}
+"""What the libraries of the service read themselves."""
+
 INTERNAL = frozenset({"CTXPLAN_PROBE_EVENTS"})
 """Variables that a process sets for its own child."""
 
@@ -47,6 +53,8 @@ def page() -> str:
         "## Other variables",
         "What the command line, the client, the probes and the workers read beside them.",
         table(("variable", "meaning"), [(code(name), meaning) for name, meaning in OTHERS.items()]),
+        "What its libraries read:",
+        table(("variable", "meaning"), [(code(name), meaning) for name, meaning in OF_LIBRARIES.items()]),
     )
 
 

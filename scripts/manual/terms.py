@@ -86,8 +86,9 @@ SYMBOLS = (
     ("T'", "T where a kernel pads each sequence to the next multiple of 128 tokens"),
     (
         "E, Ie, R",
-        "experts, width of one, routed rows (T by the experts that a token goes to); rows of a chunk of the loss",
+        "experts, width of one, routed rows (T by the experts that a token goes to)",
     ),
+    ("C", "rows of a chunk of the loss"),
     ("c", "a calibrated coefficient: how many tensors of a width live beyond what the structure counts"),
 )
 
@@ -173,7 +174,7 @@ def use_of(row: Row) -> Use:
     """A row's words, with what depends on one job's numbers left open."""
     name, _, formula, source = row
     formula = re.sub(r"^[+-][\d.]+ of a tensor", "c of a tensor", formula)
-    formula = re.sub(r"\b\d+ rows$", "R rows", formula)
+    formula = re.sub(r"\b\d+ rows$", "C rows", formula)
     return Use(name, formula, re.sub(r"^calibration \S+$", CALIBRATION, source))
 
 
