@@ -32,10 +32,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How one point ended. ``facts`` are the process's own: fields of a measurement."""
+    """How one point ended. ``facts`` are the process's own: fields of a measurement; ``killed`` is one as well."""
 
     outcome: Outcome
     detail: str | None = None
+    killed: bool = False
     out_of_memory: Mapping[str, Any] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -54,7 +55,12 @@ def compose(
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}" for fault in error.errors()[:5]
         )
-    broken = {"outcome": "crashed", "out_of_memory": None, "detail": f"told what is no measurement: {faults}"}
+    broken = {
+        "outcome": "crashed",
+        "killed": False,
+        "out_of_memory": None,
+        "detail": f"told what is no measurement: {faults}",
+    }
     return validate({**known, **broken})
 
 
@@ -65,6 +71,7 @@ _OURS = frozenset(
         "job",
         "trainer",
         "outcome",
+        "killed",
         "out_of_memory",
         "sample_lengths",
         "lengths_before",
@@ -89,6 +96,7 @@ def _known(
         "trainer": point.trainer,
         "outcome": result.outcome,
         "detail": result.detail,
+        "killed": result.killed if result.outcome == "crashed" else None,
         "out_of_memory": result.out_of_memory if result.outcome == "out_of_memory" else None,
         "execution_path": None,
         "num_hidden_layers": point.job.num_hidden_layers,

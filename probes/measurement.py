@@ -173,7 +173,9 @@ class Measurement(_Document):
             trainer, sample_lengths and cap give the digest again. lengths_before: lengths that the process had run
             before this one; null where that was not noted.
         trainer: the point's; null where the job generates, and nothing trains.
-        detail: what went wrong, in a line; the process's last output where it died.
+        detail: what went wrong, in a line for people; the process's last output where it died.
+        killed: of a point that crashed, whether somebody else ended its process, which says nothing of the point; null
+            for every other outcome, and in rows from before this was noted.
         steps: every step that ended. steps_run: how many ran (rows from before this schema kept the last only).
         after_load_allocated_bytes, after_peft_allocated_bytes, forward_peak_bytes, backward_peak_bytes,
         optimizer_peak_bytes, peak_allocated_bytes, peak_reserved_bytes: allocated (and reserved) bytes of the last
@@ -193,6 +195,7 @@ class Measurement(_Document):
     trainer: Literal["sft", "loop"] | None
     outcome: Outcome
     detail: str | None = None
+    killed: bool | None = None
     out_of_memory: OutOfMemory | None = None
     execution_path: ExecutionPath | None
     num_hidden_layers: Count | None
@@ -238,6 +241,8 @@ class Measurement(_Document):
             raise ValueError("a point that ended well has an execution_path")
         if (self.outcome == "out_of_memory") != (self.out_of_memory is not None):
             raise ValueError("out_of_memory is given exactly where the outcome is out_of_memory")
+        if self.killed is not None and self.outcome != "crashed":
+            raise ValueError("killed is given only where the outcome is crashed")
         if self.execution_path == "cpu" and any(value is not None for value in self._gpu_bytes()):
             raise ValueError("path cpu carries no GPU byte")
         if not self.stack.get("torch"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from probes.host import memory_groups
@@ -14,11 +15,23 @@ from probes.process import Ended
 TAIL_CHARACTERS = 4000
 """Of the process's last output, in the detail of a crash."""
 VMSTAT = Path("/proc/vmstat")
-WITH_ITS_LEASH = "the process was killed together with its leash"
-BY_SIGKILL = f"killed by {signal.SIGKILL.name}"
 
 
-def outcome_of(ended: Ended, *, timed_out: float | None, oom_killed: bool, output: str) -> tuple[Outcome, str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What the end of a process is to the point that was running.
+
+    Attributes:
+        detail: for people; nothing is read from it. killed: whether somebody else ended the process, which says nothing
+            of the point.
+    """
+
+    outcome: Outcome
+    detail: str
+    killed: bool = False
+
+
+def outcome_of(ended: Ended, *, timed_out: float | None, oom_killed: bool, output: str) -> Ending:
     """The outcome of the point that was running, and what to say of it.
 
     Args:
@@ -26,15 +39,13 @@ def outcome_of(ended: Ended, *, timed_out: float | None, oom_killed: bool, outpu
             want of host memory meanwhile. output: the last that the process wrote.
     """
     if timed_out is not None:
-        return "timed_out", _with_output(f"not finished after {timed_out:g} s", output)
+        return Ending(outcome="timed_out", detail=_with_output(f"not finished after {timed_out:g} s", output))
     if ended.code == -signal.SIGKILL and not ended.stopped and oom_killed:
-        return "host_out_of_memory", _with_output("killed by the kernel, out of host memory", output)
-    return "crashed", _with_output(_how(ended), output)
-
-
-def was_killed(detail: str | None) -> bool:
-    """Whether the detail of a crash says that somebody else ended the process: it says nothing of the point then."""
-    return (detail or "").startswith((WITH_ITS_LEASH, BY_SIGKILL))
+        detail = _with_output("killed by the kernel, out of host memory", output)
+        return Ending(outcome="host_out_of_memory", detail=detail)
+    # Without a code, the leash was killed, and the process with it.
+    killed = ended.code is None or ended.code == -signal.SIGKILL
+    return Ending(outcome="crashed", detail=_with_output(_how(ended), output), killed=killed)
 
 
 def oom_kills() -> dict[str, int]:
@@ -60,7 +71,7 @@ def _counters() -> Iterator[tuple[Path, int]]:
 
 def _how(ended: Ended) -> str:
     if ended.code is None:
-        return WITH_ITS_LEASH
+        return "the process was killed together with its leash"
     if ended.code < 0:
         return f"killed by {_signal_name(-ended.code)}"
     return f"ended with exit code {ended.code} and no result"

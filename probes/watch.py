@@ -41,13 +41,13 @@ def follow(process: LeashedProcess, following: Following, card: CardWatch, *, ti
 
 
 def _ending(process: LeashedProcess, clock: _Clock, kills_before: Mapping[str, int]) -> Result:
-    outcome, detail = outcome_of(
+    ending = outcome_of(
         process.ended or Ended(code=None, stopped=True),
         timed_out=clock.limit_seconds if clock.expired else None,
         oom_killed=raised(kills_before, oom_kills()),
         output=process.output(TAIL_CHARACTERS),
     )
-    return Result(outcome=outcome, detail=detail)
+    return Result(outcome=ending.outcome, detail=ending.detail, killed=ending.killed)
 
 
 def _events(process: LeashedProcess, clock: _Clock, card: CardWatch, following: Following) -> Iterator[Event]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +9,12 @@ from typing import Any
 import httpx
 
 from app.cli.output import BAD_INPUT, UNREACHABLE, leave
+from ctxplan.client import Client, Retries, ServiceError
 from ctxplan.variables import API_KEY
 
 TIMEOUT_SECONDS = 60.0
+AWAY = Retries(most=10)
+"""Who follows a campaign waits for half a minute or so while the service starts again."""
 
 
 def client_of(server: str) -> httpx.Client:
@@ -33,21 +35,15 @@ class _Client(httpx.Client):
 
 
 def followed(client: httpx.Client, campaign: int) -> Iterator[dict[str, Any]]:
-    """Every state of a campaign until it has ended. Where the events break off, they are asked for again."""
-    state = "measuring"
-    while state == "measuring":
+    """Every state of a campaign until it has ended. Where the events break off, they are asked for again
+    (`ctxplan.client.Client.watch_campaign`). Leaves with what is wrong where they are not to be had."""
+    key = os.environ.get(API_KEY) or None
+    with Client(str(client.base_url), api_key=key, timeout=TIMEOUT_SECONDS, retries=AWAY) as one:
         try:
-            with client.stream("GET", f"/v1/campaigns/{campaign}/events") as response:
-                if response.status_code != httpx.codes.OK:
-                    response.read()
-                    answer(response)
-                for line in response.iter_lines():
-                    if line.startswith("data: "):
-                        found: dict[str, Any] = json.loads(line.removeprefix("data: "))
-                        state = found["state"]
-                        yield found
-        except httpx.TransportError:
-            continue
+            for told in one.watch_campaign(campaign):
+                yield {**told}
+        except ServiceError as error:
+            leave(str(error), code=error.exit_code)
 
 
 def answer(response: httpx.Response) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class World:
             self.database_url = self.cluster.url
         self.services = [
             Service(number, database_url=self.database_url, port=port, folder=folder)
-            for number, port in enumerate(_free_ports(setup.replicas))
+            for number, port in enumerate(stack.enter_context(held_ports(setup.replicas)))
         ]
         self.proxy = stack.enter_context(Proxy(*(service.port for service in self.services)))
         self.workers = [
@@ -208,9 +208,16 @@ def _batches(points: Sequence[Any], size: int) -> Iterator[list[Any]]:
         yield list(points[first : first + size])
 
 
-def _free_ports(number: int) -> list[int]:
+@contextmanager
+def held_ports(number: int) -> Iterator[list[int]]:
+    """Ports of this machine that nobody else is given, also while the service of one is down.
+
+    Each is bound here, and never listened on: a service binds it beside us, since both allow that (``SO_REUSEADDR`` in
+    ``socket(7)``), and while none does, connections are refused. Linux gives it to nobody who asks for any port.
+    """
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        yield [one.getsockname()[1] for one in sockets]

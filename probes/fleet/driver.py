@@ -56,8 +56,9 @@ class Report:
     """What the fleet did: what its lives did together (`probes.worker.loop.Summary`), and how many were lost.
 
     Attributes:
-        lives: that began. lost: gone with their node or process. unable: that could not work. unreachable: the last
-            life could not reach the service.
+        lives: that began. lost: gone with their node or process. unable: that could not work. waiting: results in the
+            workers' spools, as each worker's last life that ended left its own; a life that is lost tells nothing.
+            unreachable: the last life could not reach the service.
     """
 
     lives: int = 0
@@ -66,11 +67,17 @@ class Report:
     most_at_once: int = 0
     unreachable: bool = False
     summed: Counter[str] = field(default_factory=Counter)
+    waiting_at: dict[str, int] = field(default_factory=dict)
     last_fault: str | None = None
+
+    @property
+    def waiting(self) -> int:
+        return sum(self.waiting_at.values())
 
     def to_json(self) -> dict[str, Any]:
         return {
             **{name: self.summed[name] for name in SUMMED},
+            "waiting": self.waiting,
             "lives": self.lives,
             "lives_lost": self.lives_lost,
             "unable": self.unable,
@@ -80,7 +87,7 @@ class Report:
 
 
 SUMMED = (
-    "leased", "accepted", "duplicate", "late", "refused", "failed", "cancelled", "lost", "given_back", "waiting",
+    "leased", "accepted", "duplicate", "late", "refused", "failed", "cancelled", "lost", "given_back",
 )  # fmt: skip
 
 
@@ -298,10 +305,13 @@ class _Driver:
             self._say(f"{life.worker}: {event['line']}")
         elif kind == "ended":
             summary = event["summary"]
-            self.report.summed.update({name: summary[name] for name in SUMMED if name != "waiting"})
+            self.report.summed.update({name: summary[name] for name in SUMMED})
+            self.report.waiting_at[life.worker] = summary["waiting"]
             self.report.unreachable = summary["unreachable"]
             life.how = "worked" if life.slot.leased else "idle"
         else:
+            if (waiting := event.get("waiting")) is not None:
+                self.report.waiting_at[life.worker] = waiting
             self._unable(life, event["code"], event["message"])
 
     def _unable(self, life: _Life, code: str, message: str) -> None:

@@ -81,6 +81,7 @@ def _live(order: LifeOrder, stopping: Stopping, tell: Callable[[Event], None]) -
     def say(line: str) -> None:
         tell({"event": "said", "line": line})
 
+    worker: Worker | None = None
     try:
         with ExitStack() as stack:
             facts, spool = _claimed(order, stack)
@@ -98,9 +99,15 @@ def _live(order: LifeOrder, stopping: Stopping, tell: Callable[[Event], None]) -
             summary = worker.run()
         tell({"event": "ended", "summary": summary.to_json()})
     except CtxplanError as error:
-        tell({"event": "unable", "code": error.code, "message": str(error)})
+        tell({"event": "unable", "code": error.code, "message": str(error), "waiting": _waiting(worker)})
     except Exception as error:  # a fault of ours: the driver says so, and this node is not asked again for a while
-        tell({"event": "unable", "code": "internal", "message": f"{type(error).__name__}: {error}"})
+        message = f"{type(error).__name__}: {error}"
+        tell({"event": "unable", "code": "internal", "message": message, "waiting": _waiting(worker)})
+
+
+def _waiting(worker: Worker | None) -> int | None:
+    """Results in the spool of a life that could not go on; None where it never came to one."""
+    return None if worker is None else worker.summary.waiting
 
 
 def _claimed(order: LifeOrder, stack: ExitStack) -> tuple[Facts, Path]:

@@ -5,10 +5,11 @@
     facts           what the machine is, and whether a point suits it
     claim           one worker for a GPU
     client          the lease protocol over HTTP
+    answer          what the service answers, read strictly
     patience        how long to wait before asking again
     heartbeat       renews the lease and says that the worker lives, in a thread
     sending         what became of a lease, said until the service has answered
-    spool           results on disk until the service has answered
+    spool           results and failures on disk until the service has answered
     start           finds out what the machine is, and claims its GPU and spool: the way in
     runner          the process that measures a point, and its end
     measuring       what that process runs

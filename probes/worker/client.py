@@ -10,11 +10,14 @@ import httpx
 
 from ctxplan.client.retries import retry_after_seconds
 from ctxplan.client.wire import base_address, base_headers
+from probes.worker.answer import Answer, json_of
 from probes.worker.errors import Away, LeaseLost, NotLetIn, NotTheService, Refused
 from probes.worker.facts import Facts
 
 JOBS = "/v1/probe-jobs"
 TIMEOUT_SECONDS = 30.0
+LONGEST_ASKED_SECONDS = 3600.0
+"""A worker asks again by then, however long the service would have it wait."""
 AWAY = frozenset({408, 425, 429})
 """Beside 500 and above: to be asked again."""
 
@@ -81,26 +84,23 @@ class Server:
         except (Refused, LeaseLost) as error:
             raise NotTheService(f"{self.url} takes no worker like this one: {error}") from None
         if response.status_code == httpx.codes.NO_CONTENT:
-            return retry_after_seconds(response)
-        try:
-            return _lease(_document(response))
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise NotTheService(f"{self.url} answers with a lease that cannot be read: {reason}") from None
+            asked = retry_after_seconds(response)
+            return None if asked is None else min(asked, LONGEST_ASKED_SECONDS)
+        return _lease(Answer(response))
 
     def renew(self, lease: Lease) -> Renewed:
         """Hold on to a lease. Raises LeaseLost."""
-        found = _document(self._post(f"{lease.path}/renewal", None, lease))
+        found = Answer(self._post(f"{lease.path}/renewal", None, lease))
         return Renewed(
-            expires_in_seconds=float(found.get("expires_in_seconds", 0)),
-            renew_after_seconds=float(found.get("renew_after_seconds", 0)),
-            cancelled=bool(found.get("cancelled")),
+            expires_in_seconds=found.seconds("expires_in_seconds"),
+            renew_after_seconds=found.seconds("renew_after_seconds"),
+            cancelled=found.flag("cancelled"),
         )
 
     def send_result(self, lease: Lease, document: Mapping[str, Any]) -> Sent:
         """Send what a point gave. Raises LeaseLost: it came too late. Refused: it is not taken as it is."""
         response = self._post(f"{lease.path}/result", document, lease)
-        return Sent(how="accepted" if response.status_code == 201 else "duplicate", answer=_document(response))
+        return Sent(how="accepted" if response.status_code == 201 else "duplicate", answer=Answer(response).document)
 
     def fail(self, lease: Lease, why: str, detail: Mapping[str, Any], *, retriable: bool = True) -> None:
         """Say that the attempt gave no result. Raises LeaseLost, Refused."""
@@ -113,7 +113,7 @@ class Server:
     def heartbeat(self, facts: Facts, *, draining: bool, job: int | None) -> bool:
         """Say that the worker lives. Returns whether its job was cancelled."""
         body = {**facts.to_json(), "draining": draining, "job": job}
-        return bool(_document(self._post(f"/v1/workers/{facts.id}/heartbeat", body)).get("cancelled"))
+        return Answer(self._post(f"/v1/workers/{facts.id}/heartbeat", body)).flag("cancelled")
 
     def _post(self, path: str, body: Any, lease: Lease | None = None) -> httpx.Response:
         headers = {"lease-token": lease.token} if lease else {}
@@ -132,7 +132,8 @@ class Server:
     def _error(self, response: httpx.Response) -> Exception:
         status, problem = response.status_code, _problem(response)
         said = f"{self.url} answers {status}: {problem.get('detail') or response.reason_phrase}"
-        code = str(problem.get("code", ""))
+        named = problem.get("code")
+        code = named if isinstance(named, str) else ""
         if status >= 500 or status in AWAY:
             return Away(said, retry_after_seconds=retry_after_seconds(response))
         if status in (401, 403):
@@ -144,33 +145,19 @@ class Server:
         return Refused(said, problem, why=code)
 
 
-def _lease(found: Mapping[str, Any]) -> Lease:
-    """The lease that a document is. Raises KeyError, TypeError or ValueError where it is none."""
+def _lease(found: Answer) -> Lease:
     return Lease(
-        job=int(found["job"]),
-        epoch=int(found["epoch"]),
-        token=str(found["token"]),
-        point=dict(found["point"]),
-        digest=str(found["digest"]),
-        time_limit_seconds=float(found["time_limit_seconds"]),
-        expires_in_seconds=float(found["expires_in_seconds"]),
-        renew_after_seconds=float(found["renew_after_seconds"]),
+        job=found.number("job"),
+        epoch=found.number("epoch"),
+        token=found.token("token"),
+        point=found.object("point"),
+        digest=found.text("digest"),
+        time_limit_seconds=found.seconds("time_limit_seconds"),
+        expires_in_seconds=found.seconds("expires_in_seconds"),
+        renew_after_seconds=found.seconds("renew_after_seconds"),
     )
 
 
 def _problem(response: httpx.Response) -> Mapping[str, Any]:
-    try:
-        found = response.json()
-    except ValueError:
-        return {}
+    found = json_of(response)
     return found if isinstance(found, dict) else {}
-
-
-def _document(response: httpx.Response) -> Mapping[str, Any]:
-    try:
-        found = response.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise NotTheService(f"{response.url.host} answers without a JSON object", allowed="a ctxplan service's address")
-    return found

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Literal
 
@@ -92,10 +95,13 @@ class Heartbeat:
                     return
                 lease, now = None if self._told else self._lease, time.monotonic()
                 renew = lease is not None and now >= self._renew_at
-            if lease is not None and renew:
-                self._renew(lease)
-            elif now >= self._beat_at:
-                self._beat(lease)
+            try:
+                if lease is not None and renew:
+                    self._renew(lease)
+                elif now >= self._beat_at:
+                    self._beat(lease)
+            except Exception as error:  # a fault of ours costs no lease: it is said, and the thread goes on
+                self._fault(lease, error)
 
     def _renew(self, lease: Lease) -> None:
         try:
@@ -130,6 +136,17 @@ class Heartbeat:
             self._away = True
             self._say(f"job {lease.job}: the lease is not renewed: {error}; it goes on, and so does the measurement")
         self._renew_after(lease, self._patience.next_wait_seconds(asked))
+
+    def _fault(self, lease: Lease | None, error: Exception) -> None:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(place.filename)}:{place.lineno}"
+        with suppress(Exception):  # what failed may be the saying
+            self._say(f"internal error in {where}: {type(error).__name__}: {error}; the heartbeat goes on")
+        wait = self._patience.next_wait_seconds()
+        if lease is not None:
+            self._renew_after(lease, wait)
+        with self._changed:
+            self._beat_at = max(self._beat_at, time.monotonic() + wait)
 
     def _renew_after(self, lease: Lease, seconds: float) -> None:
         with self._changed:

@@ -10,7 +10,6 @@ from typing import Any
 
 from estimator.errors import CtxplanError
 from probes.errors import ProbeUnavailable
-from probes.outcome import was_killed
 from probes.points import parse_point
 from probes.worker.client import Lease, Server
 from probes.worker.errors import Away, LeaseLost, Refused, SpoolError, WorkerError
@@ -19,12 +18,13 @@ from probes.worker.heartbeat import Heartbeat
 from probes.worker.patience import Patience
 from probes.worker.runner import HUNG_SECONDS, Outcome, Runner, Setup
 from probes.worker.sending import Fate, Sender
-from probes.worker.spool import Spool
+from probes.worker.spool import Failure, Spool
 from probes.worker.stopping import Stopping
 
 TICK_SECONDS = 0.2
 IDLE_SECONDS = 10.0
 """Between two questions where there was nothing, unless the service says otherwise."""
+WORKER_DIED = Failure(why="worker-died", message="the worker ended while it measured")
 VOID = ("neighbour", "wrong_gpu")
 """Outcomes that say nothing of the point: another attempt may."""
 
@@ -148,11 +148,12 @@ class Worker:
         return self._idle_since + self.until.idle_exit_seconds - time.monotonic()
 
     def _report_interrupted(self) -> None:
-        """What an earlier life of this worker died over is a failed attempt: the next may begin at once."""
+        """What an earlier life of this worker died over is a failed attempt: the next may begin at once. So is what had
+        failed before, and was not answered for."""
         for one in self.spool.interrupted():
-            self.say(f"job {one.lease.job}: was being measured when the worker ended")
-            self._sender.fail(one.lease, "worker-died", "the worker ended while it measured")
-            self.spool.forget(one.lease)
+            if one.failure is None:
+                self.say(f"job {one.lease.job}: was being measured when the worker ended")
+            self._sender.fail(one.lease, one.failure or WORKER_DIED)
 
     def _do(self, lease: Lease) -> None:
         """Work on one lease until nothing is owed for it, or it waits in the spool."""
@@ -230,7 +231,7 @@ class Worker:
         if outcome in VOID:
             self._fail(lease, str(outcome), str(detail))
             return
-        if outcome == "crashed" and was_killed(detail):
+        if document.get("killed"):
             self._fail(lease, "probe-killed", str(detail))
             return
         self.say(f"job {lease.job}: measured, {outcome}")
@@ -259,8 +260,7 @@ class Worker:
 
     def _fail(self, lease: Lease, why: str, message: str) -> None:
         self.say(f"job {lease.job}: no result: {why}: {message}")
-        self._sender.fail(lease, why, message)
-        self.spool.forget(lease)
+        self._sender.fail(lease, Failure(why=why, message=message))
         self.summary.failed += 1
 
     def _give_back(self, lease: Lease) -> None:

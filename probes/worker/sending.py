@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from probes.worker.client import Lease, Server
-from probes.worker.errors import Away, LeaseLost, Refused
+from probes.worker.errors import Away, LeaseLost, Refused, SpoolError
 from probes.worker.patience import Patience
-from probes.worker.spool import Spool, Spooled
+from probes.worker.spool import Failure, Spool, Spooled
 from probes.worker.stopping import Stopping
 
+LONGEST_MESSAGE = 4000
 Fate = Literal["accepted", "duplicate", "late", "refused"]
 
 
@@ -61,16 +62,21 @@ class Sender:
             if self.stopping.now:
                 return False
 
-    def fail(self, lease: Lease, why: str, message: str) -> None:
-        """Say that the attempt gave no result; that the lease is over by now is no fault."""
+    def fail(self, lease: Lease, failure: Failure) -> None:
+        """Say that the attempt gave no result; that the lease is over by now is no fault. The spool has it until the
+        service has answered, for the worker's next life to say."""
 
         def send() -> None:
             try:
-                self.server.fail(lease, why, {"message": message[:4000]})
+                self.server.fail(lease, failure.why, {"message": failure.message[:LONGEST_MESSAGE]})
             except (LeaseLost, Refused) as error:
                 self.say(f"job {lease.job}: its failure is not wanted any more: {error}")
 
-        self.insist(send, f"job {lease.job}: its failure")
+        self._keep(lease, failure)
+        if self.insist(send, f"job {lease.job}: its failure"):
+            self.spool.forget(lease)
+        else:
+            self.say(f"job {lease.job}: its failure is not answered, and is sent by the next worker with this spool")
 
     def give_back(self, lease: Lease) -> None:
         """Return a point, once: a service that is away learns of it when the lease runs out."""
@@ -80,6 +86,12 @@ class Sender:
             self.say(f"job {lease.job}: not given back, its lease runs out by itself: {error}")
         else:
             self.say(f"job {lease.job}: given back")
+
+    def _keep(self, lease: Lease, failure: Failure) -> None:
+        try:
+            self.spool.fail(lease, failure)
+        except SpoolError as error:  # then it is sent from memory
+            self.say(f"job {lease.job}: {error}")
 
     def _send(self, spooled: Spooled) -> None:
         assert spooled.document is not None  # noqa: S101 -- what is read from results/
@@ -94,7 +106,7 @@ class Sender:
             file = self.spool.refuse(spooled, error.answer)
             self.say(f"job {lease.job}: refused, kept in {file}: {error}")
             self.on_fate("refused")
-            self.fail(lease, error.why, str(error))
+            self.fail(lease, Failure(why=error.why, message=str(error)))
         else:
             self.spool.settle(spooled)
             doubt = sent.answer.get("quarantined")

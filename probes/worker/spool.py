@@ -1,6 +1,7 @@
 """Results on disk until the service has answered, so that a worker that dies loses none.
 
-    running/    the lease that is worked on: found after a death, its attempt is reported as failed
+    running/    the lease that is worked on: found after a death, its attempt is reported as failed. Where it has failed
+                before, with why: reported again until the service has answered
     results/    what was measured and not yet acknowledged: sent again, also after a restart
     refused/    what the service will not take, with its answer; for people, never sent again
 
@@ -26,12 +27,21 @@ RUNNING, RESULTS, REFUSED = "running", "results", "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an attempt gave no result: a code and words."""
+
+    why: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spooled:
-    """A lease that was written down, and its result, if it has one."""
+    """A lease that was written down, and its result, or why there is none, if it has come to that."""
 
     file: Path
     lease: Lease
     document: Mapping[str, Any] | None
+    failure: Failure | None = None
 
 
 class Spool:
@@ -57,6 +67,10 @@ class Spool:
     def begin(self, lease: Lease) -> None:
         """Write down that a point is worked on."""
         self._write(RUNNING, lease, None)
+
+    def fail(self, lease: Lease, failure: Failure) -> None:
+        """Write down why nothing came of the point, until it is forgotten."""
+        self._write(RUNNING, lease, None, failure)
 
     def forget(self, lease: Lease) -> None:
         """The point is worked on no more, and nothing came of it that is to be sent."""
@@ -91,7 +105,8 @@ class Spool:
         return self._read(RESULTS)
 
     def interrupted(self) -> list[Spooled]:
-        """Leases that a worker died over. Those whose result is here were finished, and are cleared away."""
+        """Leases that a worker died over, or whose failure is not answered for. Those whose result is here were
+        finished, and are cleared away."""
         done = {one.file.name for one in self.results()}
         found = []
         for one in self._read(RUNNING):
@@ -110,14 +125,22 @@ class Spool:
         except ValueError as error:
             raise SpoolError(f"{self.folder / name}: a file is not JSON: {error}", allowed="to move it away") from None
         return [
-            Spooled(file=file, lease=Lease(**content["lease"]), document=content["document"])
+            Spooled(
+                file=file,
+                lease=Lease(**content["lease"]),
+                document=content["document"],
+                failure=Failure(**failure) if (failure := content.get("failure")) else None,
+            )
             for file, content in contents
             if content["server"] == self._server
         ]
 
-    def _write(self, name: str, lease: Lease, document: Mapping[str, Any] | None) -> Path:
+    def _write(
+        self, name: str, lease: Lease, document: Mapping[str, Any] | None, failure: Failure | None = None
+    ) -> Path:
         file = self._file(name, lease)
-        self._put(file, {"server": self._server, "lease": asdict(lease), "document": document})
+        failed = None if failure is None else asdict(failure)
+        self._put(file, {"server": self._server, "lease": asdict(lease), "document": document, "failure": failed})
         return file
 
     def _put(self, file: Path, content: Mapping[str, Any]) -> None:

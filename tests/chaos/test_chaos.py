@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ import pytest
 from sqlalchemy import insert
 
 from app.database import Database, migrate
+from app.listen import listen
 from app.queue.tables import CAMPAIGNS
 from benchmarks.chaos import report, verdict
 from benchmarks.chaos.plan import Kind, faults_of, kinds_on
@@ -25,7 +27,7 @@ from benchmarks.chaos.points import points_of
 from benchmarks.chaos.proxy import Proxy
 from benchmarks.chaos.run import run
 from benchmarks.chaos.verdict import NAMES, Kept, Verdict
-from benchmarks.chaos.world import Setup
+from benchmarks.chaos.world import Setup, held_ports
 from probes.points import parse_points
 
 PLAN = {"seed": 3, "jobs": 200, "workers": 4}
@@ -102,6 +104,22 @@ def upstream() -> Iterator[int]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_a_port_of_a_service_is_given_to_nobody_else_also_while_the_service_is_down() -> None:
+    with held_ports(3) as ports:
+        assert len(set(ports)) == 3
+        for port in ports:
+            with pytest.raises(OSError, match="in use"), socket.socket() as other:
+                other.bind(("127.0.0.1", port))
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+            for _ in range(2):  # one life of the service after another
+                with listen("127.0.0.1", port) as service:
+                    socket.create_connection(service.getsockname()).close()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", ports[0]))
 
 
 RESULT, LEASE = "/v1/probe-jobs/7/leases/1/result", "/v1/probe-jobs/leases"

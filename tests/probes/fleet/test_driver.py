@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from probes.fleet import driver, tasks
-from probes.fleet.driver import Fleet, _Driver
+from probes.fleet.driver import Fleet, _Driver, _Life
 from probes.fleet.errors import ClusterAway
 from probes.fleet.life import LifeOrder
+from probes.worker.loop import Summary
 from probes.worker.stopping import Stopping
 
 ray = pytest.importorskip("ray")
@@ -93,6 +94,29 @@ def started(monkeypatch: pytest.MonkeyPatch, cluster: Cluster, **options: Any) -
     monkeypatch.setattr(driver, "time", cluster)
     fleet = Fleet(address="auto", life=LifeOrder(server="http://host", cpu=True), **options)
     return _Driver(ray=cluster, fleet=fleet, stopping=Stopping(), say=lambda _: None)
+
+
+def test_what_waits_is_what_each_workers_last_life_has_left(monkeypatch: pytest.MonkeyPatch, head: str) -> None:
+    one = started(monkeypatch, cluster := Cluster(head))
+    one._look_at_nodes(cluster.now)
+    (slot,) = one._slots.due(cluster.now)
+
+    def ended(worker: str, waiting: int) -> None:
+        summary = Summary(leased=1, waiting=waiting).to_json()
+        life = _Life(slot=slot, events=None, asked_at=cluster.now, worker=worker)
+        one._take(life, {"event": "ended", "summary": summary})
+
+    assert one.report.to_json()["waiting"] == 0
+    ended("a", 2)
+    ended("b", 1)
+    assert one.report.to_json()["waiting"] == 3
+    ended("a", 0)  # which has sent what was there
+    assert one.report.to_json()["waiting"] == 1
+    unable = {"event": "unable", "code": "spool-error", "message": "full", "waiting": 4}
+    one._take(_Life(slot=slot, events=None, asked_at=cluster.now, began=True, worker="b"), unable)
+    one._take(_Life(slot=slot, events=None, asked_at=cluster.now), {**unable, "waiting": None})
+    report = one.report.to_json()
+    assert (report["waiting"], report["leased"], report["unable"]) == (4, 3, 2)
 
 
 def test_a_fleet_that_is_to_leave_does_not_wait_for_gpus_that_others_have(

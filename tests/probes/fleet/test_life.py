@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,19 @@ def test_what_a_node_cannot_do_is_told_with_its_code(
     (tmp_path / "ctxplan").rename(tmp_path / "away")
     (tmp_path / "ctxplan").touch()
     assert list(live(order(service, tmp_path, WELL)))[-1]["event"] == "unable"
+
+
+@pytest.mark.parametrize(
+    ("answer", "event"), [((401, {"code": "unauthenticated", "detail": "no"}), "unable"), (None, "ended")]
+)
+def test_a_life_tells_how_many_results_it_leaves_on_the_disk(
+    service: Service, tmp_path: Path, answer: tuple[int, dict[str, Any]] | None, event: str
+) -> None:
+    service.add(point())
+    service.refuse_result = answer
+    last = list(live(order(service, tmp_path, WELL)))[-1]
+    told = last["waiting"] if event == "unable" else last["summary"]["waiting"]
+    assert (last["event"], told) == (event, 1 if answer else 0)
 
 
 def test_lives_without_gpus_on_one_node_are_several_workers(service: Service, tmp_path: Path) -> None:

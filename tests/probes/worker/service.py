@@ -42,7 +42,9 @@ class Service:
 
     Attributes:
         down: answers 503 to all. retry_after: says so then. lose_result: the next result is taken, and its answer lost.
-        hold_result: results wait here before they are looked at. results_sent: requests with a result that have come.
+        no_job_retry_after: what it says with no job. odd: answers of 200 that are none, by the end of the path, and
+        asked_oddly how many were given. hold_result: results wait here before they are looked at. results_sent:
+        requests with a result that have come.
     """
 
     jobs: list[JobState] = field(default_factory=list)
@@ -51,11 +53,14 @@ class Service:
     key: str | None = None
     down: bool = False
     retry_after: int | None = None
+    no_job_retry_after: str = "0"
+    odd: dict[str, Any] = field(default_factory=dict)
     lose_result: bool = False
     hold_result: threading.Event | None = None
     results_sent: int = 0
     refuse_result: tuple[int, dict[str, Any]] | None = None
     asked: int = 0
+    asked_oddly: int = 0
     refused: int = 0
     heartbeats: list[dict[str, Any]] = field(default_factory=list)
     workers: list[dict[str, Any]] = field(default_factory=list)
@@ -77,6 +82,9 @@ class Service:
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             return 401, {"code": "unauthenticated", "detail": "no"}
         parts = path.strip("/").split("/")
+        if parts[-1] in self.odd:
+            self.asked_oddly += 1
+            return 200, self.odd[parts[-1]]
         if parts[1] == "workers":
             self.heartbeats.append(body)
             job = body["job"]
@@ -160,7 +168,7 @@ def listening(service: Service) -> Iterator[Service]:
             answer = b"" if document is None else json.dumps(document).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(answer)))
-            wait = 0 if status == 204 else service.retry_after if status == 503 else None
+            wait = service.no_job_retry_after if status == 204 else service.retry_after if status == 503 else None
             if wait is not None:
                 self.send_header("retry-after", str(wait))
             self.end_headers()

@@ -173,6 +173,27 @@ class TestTheServiceIsAway:
         assert (job.state, summary["accepted"], summary["leased"]) == ("succeeded", 1, 0)
         assert one.files("results") == []
 
+    @pytest.mark.parametrize("ends", [[signal.SIGKILL], [signal.SIGTERM, signal.SIGINT]], ids=["killed", "told twice"])
+    def test_a_failure_waits_on_the_disk_over_a_worker_that_ends(
+        self, service: Service, tmp_path: Path, ends: list[signal.Signals]
+    ) -> None:
+        (job,) = service.add(point())
+        body = SLOW.replace(WELL, "os.kill(os.getpid(), signal.SIGKILL)\n")
+        with worker(tmp_path, service.url, body) as one:
+            one.wait_until_measuring(tmp_path)
+            service.down = True
+            (tmp_path / "go").touch()
+            wait_for(lambda: "probe-killed" in one.files("running")[0].read_text(), "the failure is on the disk")
+            for number in ends:
+                one.send(number)
+            one.process.wait(30)
+        service.down = False
+        with worker(tmp_path, service.url, WELL, *ONE) as one:
+            _, summary, _ = one.finish()
+        assert [failure["why"] for failure in job.failures] == ["probe-killed"]
+        assert (job.state, summary["accepted"]) == ("succeeded", 1)
+        assert one.files("running") == []
+
     def test_a_result_whose_answer_was_lost_is_sent_again_and_counts_once(
         self, service: Service, tmp_path: Path
     ) -> None:

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from probes.worker import loop
-from probes.worker.client import Server
+from probes.worker.client import Lease, Server
 from probes.worker.errors import SpoolError
 from probes.worker.facts import find_facts
 from probes.worker.loop import Summary, Until, Worker
 from probes.worker.patience import Patience
 from probes.worker.runner import Outcome
 from probes.worker.spool import Spool
-from tests.probes.common import point
+from probes.worker.stopping import Stopping
+from tests.probes.common import point, points
 from tests.probes.worker.service import Service, listening
 
 
@@ -80,6 +81,85 @@ def test_what_says_nothing_of_the_point_is_sent_as_a_failure_that_another_attemp
     (failure,) = job.failures
     assert failure == {"why": outcome, "detail": {"message": "process 7 had 3 GiB of it"}, "retriable": True}
     assert (job.state, list((tmp_path / "spool").rglob("*.json"))) == ("queued", [])
+
+
+def lines(folder: Path, name: str) -> list[str]:
+    return [file.read_text() for file in sorted((folder / "spool" / name).glob("*.json"))]
+
+
+def told_to_stop() -> Stopping:
+    stopping = Stopping()
+    stopping.ask()
+    stopping.ask()
+    return stopping
+
+
+def test_an_interrupted_attempt_that_the_service_does_not_hear_of_is_reported_by_the_next_life(
+    service: Service, tmp_path: Path
+) -> None:
+    (job,) = service.add(point())
+    with working(service, tmp_path) as worker:
+        held = worker.server.lease(worker.facts)
+        assert isinstance(held, Lease)
+        worker.spool.begin(held)
+    service.down = True
+    run(service, tmp_path, stopping=told_to_stop())
+    assert len(lines(tmp_path, "running")) == 1
+    service.down = False
+    run(service, tmp_path, stopping=told_to_stop())
+    assert [failure["why"] for failure in job.failures] == ["worker-died"]
+    assert lines(tmp_path, "running") == []
+
+
+def test_a_failure_that_the_service_does_not_hear_of_is_said_as_it_was_by_the_next_life(
+    service: Service, tmp_path: Path
+) -> None:
+    (job,) = service.add(point(cap_bytes=2**34))  # which the worker refuses, without measuring
+    said, stopping = list[str](), Stopping()
+
+    def say(line: str) -> None:
+        said.append(line)
+        service.down |= "leased" in line
+
+    def stop() -> None:
+        stopping.ask()
+        stopping.ask()
+
+    summary = run(service, tmp_path, stopping=stopping, say=say, new_patience=lambda: Recorded(then=stop))
+    assert summary.failed == 1
+    assert "its failure is not answered" in said[-1]
+    assert (job.state, job.failures, len(lines(tmp_path, "running"))) == ("leased", [], 1)
+    service.down = False
+    run(service, tmp_path, stopping=told_to_stop())
+    assert [failure["why"] for failure in job.failures] == ["unsuitable"]
+    assert "this worker has none" in job.failures[0]["detail"]["message"]
+    assert lines(tmp_path, "running") == []
+
+
+def test_a_failure_is_sent_from_memory_where_the_disk_is_full(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = service.add(point(cap_bytes=2**34))
+
+    def full(*_: Any) -> None:
+        raise SpoolError("the spool is not written: No space left on device")
+
+    monkeypatch.setattr(Spool, "fail", full)
+    assert run(service, tmp_path).failed == 1
+    assert [failure["why"] for failure in job.failures] == ["unsuitable"]
+
+
+def test_who_was_killed_is_told_by_its_field_and_not_by_what_is_said_of_it(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed, crashed = service.add(*points(16, 32))
+    answering(monkeypatch, outcome="crashed", detail="in other words", killed=True)
+    assert run(service, tmp_path).failed == 1
+    assert [failure["why"] for failure in killed.failures] == ["probe-killed"]
+    killed.state = "cancelled"
+    answering(monkeypatch, outcome="crashed", detail="killed by SIGKILL", killed=False)
+    assert run(service, tmp_path).accepted == 1
+    assert (crashed.failures, crashed.state) == ([], "succeeded")
 
 
 def test_a_service_that_says_when_to_come_back_is_waited_for_as_long(service: Service, tmp_path: Path) -> None:
