@@ -48,6 +48,7 @@ from app.routers import (
     tokens,
     workers,
 )
+from app.routers.page_route import answer_unknown_addresses
 from app.security import Gate, keys_are_required, names_of
 from app.settings import Settings
 from app.state import State
@@ -130,6 +131,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = _application(lifespan)
     app.state.stopping = stopping
     install_handlers(app)
+    answer_unknown_addresses(app)
     # The last one added is the outermost: Observe sees everything, a refused body included.
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     per_second = settings.requests_per_second

@@ -26,7 +26,9 @@ MAX_CONFIG_BYTES = 4 * 2**20
 NETWORK_SECONDS = 7.0
 """How long the Hub may take in all; a caller without a network has its answer within 8 s."""
 ETAG_SECONDS = 3.0
-INSTEAD = "a directory with its config.json, or the config object itself"
+CONFIG = "the config object itself"
+INSTEAD = f"a directory with its config.json, or {CONFIG}"
+"""What names a model beside a Hub id; where no directory is read, ``CONFIG`` alone."""
 
 _REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?")
 _REVISION = re.compile(r"(?!.*\.\.)[\w][\w./-]{0,127}")

@@ -63,6 +63,15 @@ def resolve_model(
     """
     if isinstance(model, Mapping):
         return ModelFacts(architecture=read_config(model), source="config")
+    try:
+        return _found(model, revision, offline, allow_local)
+    except UnknownModel as error:
+        if not allow_local and error.allowed:
+            error.allowed = error.allowed.replace(hub.INSTEAD, hub.CONFIG)
+        raise
+
+
+def _found(model: str, revision: str | None, offline: bool, allow_local: bool) -> ModelFacts:
     asked: object = model
     if not (isinstance(asked, str) and asked):
         raise UnknownModel(f"{shown(model)} is not a model", key="model", allowed=f"a Hub id, {hub.INSTEAD}")

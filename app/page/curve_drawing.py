@@ -4,6 +4,7 @@ y in pixels from the top; lines and areas in a thousandth of either."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.page.curve import CardLine, Curve, Point
@@ -14,8 +15,12 @@ HEIGHT = 320
 """Pixels of the plot, without the line of numbers below it."""
 
 HEADROOM = 1.25
-LABEL_GAP = 18
-"""Two labels nearer than so many pixels cannot both be read."""
+LABEL_GAP = 16
+"""Pixels from one name to the next: a line of text."""
+NAME_GAP = 12
+"""Pixels from a dot to the top of its name, and from its name to an edge of the plot."""
+LONGEST_NAME, LONGEST_BRIEF = 27, 13
+"""Characters of a name for which there is room beside the plot, and on a phone."""
 
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
@@ -28,11 +33,17 @@ class Tick(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A card's line. ``labelled``: whether its name has room."""
+    """A card's line. ``label_y``: the middle of its name, which lies beside the plot where the names have room.
+
+    Attributes:
+        name, brief: what it is called there, and on a phone.
+    """
 
     card: CardLine
     y: float
-    labelled: bool
+    label_y: float
+    name: str
+    brief: str
 
 
 class Zone(NamedTuple):
@@ -63,6 +74,7 @@ class Drawing(NamedTuple):
     zones: tuple[Zone, ...]
     marks: tuple[Mark, ...]
     job: Mark
+    job_name_y: float
     safe: float | None
 
 
@@ -89,6 +101,7 @@ def draw(curve: Curve, longest: MaxContext, length: int) -> Drawing:
     upper = [(point.tokens, point.upper) for point in shown]
     expected = [(point.tokens, point.expected) for point in shown]
     marks = tuple(Mark(scale.x(one.tokens), scale.y(one.expected), one) for one in shown or curve.points[:1])
+    here = min(marks, key=lambda mark: abs(mark.point.tokens - length))
     return Drawing(
         height=HEIGHT,
         band=scale.path(upper + expected[::-1]),
@@ -98,7 +111,8 @@ def draw(curve: Curve, longest: MaxContext, length: int) -> Drawing:
         lines=_lines(curve, scale),
         zones=_zones(longest, scale),
         marks=marks,
-        job=min(marks, key=lambda mark: abs(mark.point.tokens - length)),
+        job=here,
+        job_name_y=_name_y(here.y),
         safe=scale.x(longest.safe) if longest.safe and longest.safe <= curve.end else None,
     )
 
@@ -120,16 +134,47 @@ def _y_ticks(scale: _Scale) -> tuple[Tick, ...]:
 
 
 def _lines(curve: Curve, scale: _Scale) -> tuple[Line, ...]:
-    """The cards whose line is in the picture; the chosen one has its name, the others where they do not collide."""
-    inside = sorted((card for card in curve.cards if card.room_bytes < scale.top), key=lambda card: not card.chosen)
-    taken: list[float] = []
-    lines = []
-    for card in inside:
-        y = scale.y(card.room_bytes)
-        free = y > LABEL_GAP and all(abs(y - other) >= LABEL_GAP for other in taken)
-        taken += [y] if free else []
-        lines.append(Line(card, y, free))
-    return tuple(lines)
+    """The cards whose line is in the picture, from the top; each with its name."""
+    inside = sorted((card for card in curve.cards if card.room_bytes < scale.top), key=lambda card: -card.room_bytes)
+    places = [scale.y(card.room_bytes) for card in inside]
+    labels = spread(places, gap=LABEL_GAP, first=LABEL_GAP / 2, last=HEIGHT - LABEL_GAP / 2)
+    return tuple(
+        Line(card, y, label_y, _cut(card.gpu, LONGEST_NAME), _cut(_brief(card.gpu), LONGEST_BRIEF))
+        for card, y, label_y in zip(inside, places, labels, strict=True)
+    )
+
+
+def spread(places: Sequence[float], *, gap: float, first: float, last: float) -> list[float]:
+    """Move ascending places as little as keeps them ``gap`` apart and between ``first`` and ``last``.
+
+    Where there is no room for all of them, they stay ``gap`` apart and run beyond ``last``. The squares of the moves
+    are the least: places that are too near one another become a block around their middle (isotonic regression).
+    """
+    blocks: list[tuple[float, int]] = []
+    for number, place in enumerate(places):
+        middle, many = place - number * gap, 1
+        while blocks and blocks[-1][0] > middle:
+            before, of = blocks.pop()
+            middle, many = (before * of + middle * many) / (of + many), of + many
+        blocks.append((middle, many))
+    moved = [middle for middle, many in blocks for _ in range(many)]
+    most = last - (len(moved) - 1) * gap
+    return [round(max(first, min(middle, most)) + number * gap, 2) for number, middle in enumerate(moved)]
+
+
+def _brief(gpu: str) -> str:
+    """A card's name without what its number says already."""
+    return gpu.replace("RTX-", "").replace("-Blackwell", "")
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _name_y(dot_y: float) -> float:
+    """The base line of the text at a dot: below it, and above it where that would run into the axis."""
+    below = dot_y + 2 * NAME_GAP + 8
+    return round(below if below <= HEIGHT - NAME_GAP else dot_y - NAME_GAP, 2)
 
 
 def _zones(longest: MaxContext, scale: _Scale) -> tuple[Zone, ...]:

@@ -70,13 +70,14 @@ def place(error: float) -> float:
 
 
 def measures_of(evidence: Mapping[str, Any], total_bytes: int) -> tuple[Measure, ...]:
-    """A tier's run: what was expected, its bound, and what was measured, as bars on its card."""
+    """A tier's run: what was expected, its bound, and what was measured, as bars on its card; each says
+    which counter it is of."""
     found = (
-        ("Expected peak", evidence["estimate"]["expected"], "expected"),
-        ("Upper bound", evidence["estimate"]["upper"], "margin"),
+        ("Expected peak, allocated", evidence["estimate"]["expected"], "expected"),
+        ("Upper bound, allocated", evidence["estimate"]["upper"], "margin"),
         ("Measured peak, allocated", evidence["peak_allocated_bytes"], "measured"),
         ("Measured peak, reserved", evidence["peak_reserved_bytes"], "reserved"),
-        ("Measured on the device", evidence["device_used_bytes"], "reserved"),
+        ("Measured in use on the device", evidence["device_used_bytes"], "reserved"),
     )
     return tuple(
         Measure(title, size, round(100 * size / total_bytes, 2), key) for title, size, key in found if size is not None

@@ -6,9 +6,9 @@ import json
 from typing import Any, NamedTuple
 
 from app.catalogue import gpus
-from app.page.query import text_of, weights_of
+from app.page.query import FIRST_JOB, text_of, weights_of
 from app.page.words import GIB, gib, gpu_name
-from estimator import Job, job_to_json
+from estimator import Job, job_to_json, parse_job
 from estimator.job import ATTENTION, OPTIMIZERS
 
 Choices = tuple[tuple[str, str], ...]
@@ -61,8 +61,9 @@ def form_of_job(job: Job) -> Form:
 
 
 def form_of_texts(texts: dict[str, str], fault: str | None) -> Form:
-    """The form with what was typed, where it is no job: nothing that a person wrote is lost."""
-    empty = form_of_job(Job(model="")).texts
+    """The form with what was typed, where it is no job: nothing that a person wrote is lost. Where no model is named,
+    the rest is the first visitor's, as `app.page.query.job_of_query` has it."""
+    empty = form_of_job(Job(model="") if "model" in texts else parse_job(dict(FIRST_JOB))).texts
     hidden = {"versions": texts["versions"]} if texts.get("versions") else {}
     return _form({**empty, **{key: text for key, text in texts.items() if key in empty}}, hidden, fault)
 

@@ -1,13 +1,15 @@
 """A job as the query of an address, and back: a link reproduces the page, with or without JavaScript.
 
 The names are the job's own. Two more make a plain form possible: ``weights`` (which of the weight formats is asked
-for, and ``!name`` for one that is refused) and ``host_ram_gib``. A field that is left empty takes its default.
+for, and ``!name`` for one that is refused) and ``host_ram_gib``. A field that is left empty takes its default. A query
+that names no model changes the first visitor's job.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -33,23 +35,32 @@ NOTHING = "[]"
 
 OURS = frozenset({"weights", "host_ram_gib"})
 _DEFAULTS = job_to_json(Job(model=""))
+_SHORT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([kKmM])")
 _LITERALS = {"true": True, "false": False, "null": None}
 
 
 def job_of_query(pairs: Iterable[tuple[str, str]]) -> Job:
-    """Read a job from the pairs of a query; the first visitor's where there are none.
+    """Read a job from the pairs of a query. Where no model is named, what is not given is the first visitor's.
 
     Raises:
         JobError: an unknown key, one that is given twice, a value that is not allowed; the error names the key.
     """
     values: dict[str, str] = {}
+    others: Mapping[str, Any] = FIRST_JOB
     for key, text in pairs:
+        if key == "model":
+            others = {}
         if not text.strip():
             continue
         if key in values:
             raise JobError("is given twice", key=shorten(key), allowed="each key once")
         values[key] = text.strip()
-    return parse_job(_job_values(values) if values else dict(FIRST_JOB))
+    return parse_job({**others, **_job_values(values)})
+
+
+def unknown_keys(pairs: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The keys of a query that no job has, each once."""
+    return tuple(dict.fromkeys(key for key, text in pairs if text.strip() and key not in RULES and key not in OURS))
 
 
 def query_of_job(job: Job, **changes: Any) -> str:
@@ -117,7 +128,7 @@ def _value(key: str, text: str) -> Any:
         return _LITERALS.get(text, text) if _LITERALS.get(text, text) in rule.values else text
     if isinstance(rule, Names):
         return _names(text, rule)
-    return _number(text, rule) if isinstance(rule, Integer | Number) else text
+    return _number(text, rule, key) if isinstance(rule, Integer | Number) else text
 
 
 def _names(text: str, rule: Names) -> Any:
@@ -128,13 +139,26 @@ def _names(text: str, rule: Names) -> Any:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _number(text: str, rule: Integer | Number) -> Any:
-    """A number, with the separators that people write: 89,389 and 89 389 and 89_389."""
+def _number(text: str, rule: Integer | Number, key: str) -> Any:
+    """A number, with the separators that people write: 89,389 and 89 389 and 89_389.
+
+    Raises:
+        JobError: thousands are written K, which some read as 1,000 and others as 1,024.
+    """
     plain = "".join(character for character in text if character not in ",_ \u202f\u00a0")
     try:
         return int(plain) if isinstance(rule, Integer) else float(plain)
     except ValueError:
+        if isinstance(rule, Integer) and (short := _SHORT.fullmatch(plain)):
+            raise _in_thousands(text, key, short) from None
         return text
+
+
+def _in_thousands(text: str, key: str, short: re.Match[str]) -> JobError:
+    power = "km".index(short[2].lower()) + 1
+    sizes = [f"{round(float(short[1]) * thousand**power):,}" for thousand in (1000, 1024)]
+    allowed = f"the whole number in digits: {sizes[0]} or {sizes[1]}"
+    return JobError(f'"{shorten(text)}" may mean either of two numbers', key=key, allowed=allowed)
 
 
 def _bytes_of_gib(text: str) -> int:

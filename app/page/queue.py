@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import yaml
 from anyio import to_thread
+from sqlalchemy import select
 
+from app.backend import Backend
 from app.page.query import plain_values, query_of_job
 from app.page.words import gpu_name, model_name
 from app.queue.states import FINAL, RETRIABLE, CampaignState, State
+from app.queue.tables import MEASUREMENTS
 from estimator import parse_job
 from estimator.calibration.document import Calibration
 from estimator.errors import CtxplanError
@@ -35,12 +38,13 @@ class Asked(NamedTuple):
 
 
 class JobRow(NamedTuple):
-    """A job. ``job``: the queue's answer."""
+    """A job. ``job``: the queue's answer. ``is_quarantined``: it has given a measurement that no fit reads."""
 
     job: Mapping[str, Any]
     asked: Asked
     can_be_cancelled: bool
     can_be_retried: bool
+    is_quarantined: bool
 
 
 class Part(NamedTuple):
@@ -81,10 +85,20 @@ class Given:
     error: float | None
 
 
-def row_of(job: Mapping[str, Any]) -> JobRow:
-    """A job as a row of a listing."""
+def row_of(job: Mapping[str, Any], quarantined: Collection[int] = ()) -> JobRow:
+    """A job as a row of a listing. ``quarantined``: numbers of jobs, as `quarantined_of` finds them."""
     state = State(job["state"])
-    return JobRow(job, asked_of(job["point"]), state not in FINAL, state in RETRIABLE)
+    return JobRow(job, asked_of(job["point"]), state not in FINAL, state in RETRIABLE, job["id"] in quarantined)
+
+
+async def quarantined_of(backend: Backend, jobs: Iterable[Mapping[str, Any]]) -> frozenset[int]:
+    """The numbers of those jobs whose measurement is quarantined. Raises QueueUnavailable."""
+    ended = [job["id"] for job in jobs if job["state"] == State.SUCCEEDED]
+    if not ended:
+        return frozenset()
+    found = select(MEASUREMENTS.c.job_id).where(MEASUREMENTS.c.state == "quarantined", MEASUREMENTS.c.job_id.in_(ended))
+    async with (await backend.database()).read() as connection:
+        return frozenset((await connection.execute(found)).scalars())
 
 
 def asked_of(point: Mapping[str, Any]) -> Asked:

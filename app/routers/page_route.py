@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import quote
 
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -13,10 +14,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from app.pages import page
 from app.problems import KINDS, code_of_status
 from estimator.errors import CtxplanError
+from estimator.rules import shorten
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 OTHERS = frozenset({"cross-site", "same-site"})
@@ -38,6 +42,35 @@ class PageRoute(APIRoute):
                 return _error_page(request, error)
 
         return answered
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        return (Match.FULL if match is Match.PARTIAL and self._is_head(scope) else match), found
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """HEAD is answered as GET; the server leaves the body out."""
+        if self._is_head(scope):
+            await self.app(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
+
+    def _is_head(self, scope: Scope) -> bool:
+        return scope["type"] == "http" and scope["method"] == "HEAD" and "GET" in (self.methods or ())
+
+
+def answer_unknown_addresses(app: FastAPI) -> None:
+    """Have ``app`` answer a browser with a page where no route has the address; to be called after
+    `app.handlers.install_handlers`, which answers everybody else."""
+    other = app.exception_handlers[HTTPException]
+
+    def answered(request: Request, error: Exception) -> Any:
+        is_unknown = isinstance(error, HTTPException) and error.status_code == 404 and "endpoint" not in request.scope
+        if is_unknown and wants_html(request):
+            path = shorten(quote(request.url.path, errors="replace"))
+            return page(request, "unknown.html", status=404, path=path)
+        return other(request, error)
+
+    app.add_exception_handler(HTTPException, answered)
 
 
 def wants_html(request: Request) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from app.answers import json_answer
 from app.dependencies import plans_of
 from app.page.answer import Answer, More, answer_of, more_of
 from app.page.fields import form_of_job, form_of_texts
-from app.page.query import job_of_query
+from app.page.query import job_of_query, unknown_keys
 from app.page.search import nearest, search
 from app.pages import page
 from app.problems import KINDS
@@ -21,6 +22,7 @@ from app.routers.page_route import PageRoute
 from app.security import PLAN
 from estimator import Job
 from estimator.errors import CtxplanError
+from estimator.rules import shorten
 
 router = APIRouter(route_class=PageRoute, tags=["pages"], dependencies=[PLAN], include_in_schema=False)
 
@@ -120,11 +122,16 @@ def _shown(
 ) -> dict[str, Any]:
     """What the templates read. ``alone``: the answer replaces one on a page, whose spoken summary goes with it."""
     suggestion = nearest(error) if error else None
+    pairs = _pairs(request)
+    unknown = unknown_keys(pairs) if error else ()
+    known = urlencode([(key, text) for key, text in pairs if key not in unknown])
     return {
         "answer": answer,
         "more": more,
         "error": error,
         "suggestion": suggestion,
+        "unknown": [shorten(key) for key in unknown],
+        "without": known if unknown else None,
         "address": _address(request),
         "oob": alone,
     }

@@ -6,13 +6,15 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from app.answers import json_answer
 from app.dependencies import jobs_of
+from app.jobs.reading import MAX_WHY
 from app.page.forms import fields_of
-from app.page.queue import STATES, given_of, is_live, progress_of, row_of, workers_of
+from app.page.queue import STATES, given_of, is_live, progress_of, quarantined_of, row_of, workers_of
 from app.pages import HEADERS, page
 from app.queue import CampaignState, State
 from app.queue.states import FINAL
@@ -20,7 +22,7 @@ from app.routers.calibrations import calibrations_of
 from app.routers.campaigns import CampaignId
 from app.routers.page_route import PageRoute, wants_json
 from app.routers.probe_jobs import Campaign, Cursor, JobId
-from app.security import ADMIN, MEASURE
+from app.security import ADMIN, MEASURE, Administering
 from estimator.errors import JobError
 
 router = APIRouter(route_class=PageRoute, tags=["pages"], include_in_schema=False)
@@ -42,7 +44,8 @@ async def jobs(
     if wants_json(request):
         return json_answer(found)
     depth = await (await queue.backend.jobs()).depth()
-    rows = [row_of(one) for one in found["items"]]
+    quarantined = await quarantined_of(queue.backend, found["items"])
+    rows = [row_of(one, quarantined) for one in found["items"]]
     asked: dict[str, Any] = {"state": state.value if state else None, "campaign": campaign, "states": STATES}
     return page(
         request, "jobs.html", rows=rows, next=found["next"], cursor=cursor, depth=depth, **asked, **_now(request)
@@ -59,7 +62,9 @@ async def job(request: Request, id: JobId) -> Response:
     rows = await queue.measurements(job=id, limit=1, cursor=None)
     given = await given_of(rows["items"], calibrations_of(request).calibration)
     is_over = State(found["state"]) in FINAL
-    return page(request, "job.html", row=row_of(found), given=given, is_over=is_over, **_now(request))
+    row = row_of(found, [id for one in rows["items"] if one["state"] == "quarantined"])
+    shown: dict[str, Any] = {"row": row, "given": given, "is_over": is_over, "longest_why": MAX_WHY}
+    return page(request, "job.html", **shown, **_now(request))
 
 
 @router.post("/jobs/{id}/cancellation", dependencies=[MEASURE])
@@ -73,6 +78,19 @@ async def cancel_job(request: Request, id: JobId) -> Response:
 async def retry_job(request: Request, id: JobId) -> Response:
     """Queue a job again, and show it."""
     await jobs_of(request).retry(id)
+    return _see(f"/jobs/{id}")
+
+
+@router.post("/jobs/{id}/release")
+async def release_job(request: Request, id: JobId, principal: Administering) -> Response:
+    """Let fits read the measurement of a job that was quarantined, and show the job."""
+    fields = await fields_of(request)
+    queue = jobs_of(request)
+    given = (await queue.measurements(job=id, limit=1, cursor=None))["items"]
+    if not given:
+        raise HTTPException(404, "the job has given no measurement")
+    why = fields.get("why", "").strip()
+    await queue.release(given[0]["id"], {"why": why} if why else {}, by=principal.name)
     return _see(f"/jobs/{id}")
 
 
@@ -96,7 +114,8 @@ async def campaign(request: Request, id: CampaignId) -> Response:
     if wants_json(request):
         return json_answer(found)
     listed = await queue.page(state=None, campaign=id, limit=JOBS_OF_A_CAMPAIGN, cursor=None)
-    rows = [row_of(one) for one in listed["items"]]
+    quarantined = await quarantined_of(queue.backend, listed["items"])
+    rows = [row_of(one, quarantined) for one in listed["items"]]
     shown: dict[str, Any] = {
         "campaign": found,
         "far": progress_of(found),

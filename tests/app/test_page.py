@@ -6,16 +6,21 @@ import hashlib
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import pytest
 import yaml
 from starlette.testclient import TestClient
 
+from app.main import create_app
 from app.page.answer import Answer, answer_of
-from app.page.query import job_of_query
+from app.page.query import FIRST_JOB, job_of_query
 from app.pages import POLICY, STATIC
+from app.routers.page_route import answer_unknown_addresses
+from app.settings import Settings
 from ctxplan import Planner
+from tests.app.test_problems import problem_of
 
 HTML = {"accept": "text/html"}
 SMALL = "model=Qwen/Qwen3-8B&gpu=L40S-48GB&max_seq_length=20000"
@@ -167,7 +172,7 @@ def test_the_page_says_what_the_interface_answers(client: TestClient) -> None:
     assert document["plan"] == client.post("/v1/plans", json=body).json()
 
 
-@pytest.mark.parametrize("path", ["/?model=none/such", "/?max_seq_length=4", "/?model=Qwen/Qwen3-8B&r=0", "/?x=1"])
+@pytest.mark.parametrize("path", ["/?model=none/such", "/?model=&r=4", "/?model=Qwen/Qwen3-8B&r=0", "/?x=1"])
 def test_a_question_that_has_no_answer_keeps_what_was_typed(client: TestClient, path: str) -> None:
     response = client.get(path, headers=HTML)
     assert response.status_code == 422
@@ -175,6 +180,79 @@ def test_a_question_that_has_no_answer_keeps_what_was_typed(client: TestClient, 
     assert client.get(path.replace("/?", "/page/answer?")).status_code == 200
     assert client.get(path.replace("/?", "/page/more?")).text.strip() == ""
     assert client.get(path.replace("/?", "/planner.json?")).headers["content-type"] == "application/problem+json"
+
+
+def test_an_unknown_parameter_is_named_and_the_form_keeps_what_was_not_given(client: TestClient) -> None:
+    response = client.get("/?gpu=A100-80GB&utm=1&max_seq_len=2", headers=HTML)
+    assert response.status_code == 422
+    fields = {one.get("id"): one.get("value") for one in Reader(response.text).all("input")}
+    assert fields["model"] == FIRST_JOB["model"]
+    assert fields["max_seq_length"] == "89389"
+    assert '<option value="A100-80GB" selected>' in response.text
+    assert "<code>utm</code>, <code>max_seq_len</code> are no parameters" in response.text
+    assert "/?gpu=A100-80GB" in [one.get("href") for one in Reader(response.text).all("a")]
+    text = client.get("/?gpu=A100-80GB", headers=HTML).text
+    assert "Llama-3.3-70B-Instruct-bnb-4bit · 89,389 tokens · A100-80GB" in text
+    only = client.get("/?utm=1", headers=HTML).text
+    assert '<a href="/">Plan without it</a>' in only
+
+
+def test_what_an_unknown_model_may_be_instead_is_what_the_service_reads(client: TestClient) -> None:
+    text = client.get("/?model=none/such", headers=HTML).text
+    assert "the config object itself" in text
+    assert "directory" not in text
+    assert "directory" not in client.post("/v1/estimates", json={"model": "none/such"}).text
+    with TestClient(create_app(Settings(allow_hub=False, log_level="error", allow_local_models=True))) as local:
+        assert "a directory with its config.json" in local.get("/?model=none/such", headers=HTML).text
+
+
+def test_lengths_that_do_not_fit_are_no_warning_to_who_asks_for_another(client: TestClient) -> None:
+    text = re.sub(r"\s+", " ", client.get("/", headers=HTML).text)
+    assert re.search(r'class="proof aside">Your length is not one of those from [\d,]+ to [\d,]+ tokens', text)
+    assert "proof gap" not in text
+    first = client.get("/planner.json").json()["max_context"]["does_not_fit"][0]["first"]
+    inside = client.get(f"/?max_seq_length={first}", headers=HTML).text
+    assert 'class="proof gap">This length is one of those' in inside
+
+
+def test_a_tiers_numbers_name_their_counter(client: TestClient) -> None:
+    text = client.get("/tiers/llama-3.3-70b-qlora-89k", headers=HTML).text
+    rows = re.findall(r'<tr><th scope="row">([^<]+)</th>', text)
+    counters = ("allocated", "allocated", "allocated", "reserved", "device")
+    assert [row.split()[-1] for row in rows[:5]] == list(counters)
+    assert "torch.cuda.max_memory_reserved" in text
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[TestClient]:
+    app = create_app(Settings(allow_hub=False, log_level="error"))
+    answer_unknown_addresses(app)
+    with TestClient(app) as client:
+        yield client
+
+
+class TestAddresses:
+    @pytest.mark.parametrize("path", ["/none", "/v1/none", "/%3Cscript%3E", "/%ff", f"/{'x' * 3000}"])
+    def test_that_nothing_has_are_a_page_to_a_browser_and_a_problem_to_a_program(
+        self, made: TestClient, path: str
+    ) -> None:
+        response = made.get(path, headers=HTML)
+        assert response.status_code == 404
+        assert response.headers["content-security-policy"] == POLICY
+        assert {"/", "/tiers", "/jobs"} <= {str(one.get("href")) for one in Reader(response.text).all("a")}
+        problem_of(made.get(path), 404, "not-found")
+        problem_of(made.get(path, headers={"accept": "application/json"}), 404, "not-found")
+
+    def test_of_things_that_are_not_there_stay_what_they_were(self, made: TestClient) -> None:
+        problem_of(made.get("/v1/probe-jobs/99", headers=HTML), 404, "unknown-job")
+        problem_of(made.delete("/tiers", headers=HTML), 405, "method-not-allowed")
+
+    @pytest.mark.parametrize("path", ["/", "/tiers", "/jobs", "/docs", "/problems/not-found", "/tiers/none"])
+    def test_are_looked_at_by_head_as_by_get_without_a_body(self, made: TestClient, path: str) -> None:
+        found, looked = made.get(path, headers=HTML), made.head(path, headers=HTML)
+        assert looked.status_code == found.status_code
+        assert looked.headers["content-type"] == found.headers["content-type"]
+        assert looked.content == b""
 
 
 def test_names_from_outside_are_text_and_never_markup(client: TestClient) -> None:

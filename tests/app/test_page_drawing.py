@@ -6,11 +6,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.page.answer import Answer, answer_of
 from app.page.bar import bar_of
 from app.page.cards import cards_of
 from app.page.curve import round_up
+from app.page.curve_drawing import HEIGHT, LABEL_GAP, spread
 from app.page.evidence import LEFT, RIGHT, error_plot, place
 from app.page.query import job_of_query
 from app.page.search import search
@@ -91,7 +94,6 @@ def test_the_drawing_is_to_scale(first: Answer) -> None:
     assert drawing.job.point.tokens == 89_389
     assert drawing.job.at == pytest.approx(100 * 89_389 / first.curve.end, abs=0.01)
     chosen = next(line for line in drawing.lines if line.card.chosen)
-    assert chosen.labelled
     top = drawing.height * first.estimate.room_bytes / (drawing.height - chosen.y)
     assert drawing.job.y == pytest.approx(drawing.height * (1 - first.estimate.needed_bytes.expected / top), abs=0.05)
     places = [mark.at for mark in drawing.marks]
@@ -100,8 +102,25 @@ def test_the_drawing_is_to_scale(first: Answer) -> None:
     assert all(
         mark.y == pytest.approx(drawing.height * (1 - mark.point.expected / top), abs=0.05) for mark in drawing.marks
     )
-    labels = sorted(line.y for line in drawing.lines if line.labelled)
-    assert all(b - a >= 18 for a, b in pairwise(labels))
+    assert [line.card.gpu for line in drawing.lines if line.card.gpu.startswith("L40S")] == ["L40S-48GB"]
+    labels = [line.label_y for line in drawing.lines]
+    assert all(b - a >= LABEL_GAP for a, b in pairwise(labels))
+    assert labels[0] >= LABEL_GAP / 2
+    assert labels[-1] <= drawing.height - LABEL_GAP / 2
+
+
+@given(st.lists(st.floats(0, HEIGHT), min_size=1, max_size=18))
+def test_names_are_moved_apart_in_order_and_stay_in_the_picture(places: list[float]) -> None:
+    moved = spread(sorted(places), gap=LABEL_GAP, first=8, last=HEIGHT - 8)
+    assert all(b - a >= LABEL_GAP - 0.02 for a, b in pairwise(moved))
+    assert min(moved) >= 8
+    assert max(moved) <= HEIGHT - 8 + 0.01
+
+
+def test_names_that_have_room_stay_where_they_are() -> None:
+    assert spread([20, 50, 300], gap=16, first=8, last=312) == [20, 50, 300]
+    assert spread([100, 100], gap=16, first=8, last=312) == [92, 108]
+    assert spread([0, 320], gap=16, first=8, last=312) == [8, 312]
 
 
 @pytest.mark.parametrize(("value", "rounded"), [(1, 2), (95, 96), (104_000, 120_000), (137_740, 140_000), (4096, 4200)])

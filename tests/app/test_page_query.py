@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page.query import FIRST_JOB, job_of_query, plain_values, query_of_job, weights_of
+from app.page.query import FIRST_JOB, job_of_query, plain_values, query_of_job, unknown_keys, weights_of
 from estimator import Job, parse_job
 from estimator.errors import JobError
 from estimator.job import ATTENTION, CHECKPOINTING, OPTIMIZERS, RULES
@@ -68,6 +68,27 @@ def test_fields_that_are_left_empty_take_their_defaults() -> None:
     assert job_of_query([("model", "a/b"), *pairs]) == Job(model="a/b")
 
 
+def test_a_query_that_names_no_model_changes_the_first_visitors_job() -> None:
+    assert job_of_query([("gpu", "A100-80GB")]) == parse_job({**FIRST_JOB, "gpu": "A100-80GB"})
+    assert job_of_query([("model", "a/b"), ("gpu", "A100-80GB")]) == Job(model="a/b", gpu="A100-80GB")
+
+
+def test_keys_that_no_job_has_are_found_each_once() -> None:
+    pairs = [("gpu", "T4-16GB"), ("utm", "1"), ("weights", "load_in_8bit"), ("utm", "2"), ("y", ""), ("z", "3")]
+    assert unknown_keys(pairs) == ("utm", "z")
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [("89K", "89,000 or 91,136"), ("89k", "89,000 or 91,136"), ("1.5 M", "1,500,000 or 1,572,864")],
+)
+def test_thousands_are_refused_with_both_numbers_that_they_may_mean(text: str, allowed: str) -> None:
+    with pytest.raises(JobError) as refused:
+        job_of_query([("model", "a/b"), ("max_seq_length", text)])
+    assert refused.value.key == "max_seq_length"
+    assert str(refused.value.allowed).endswith(allowed)
+
+
 @pytest.mark.parametrize("text", ["89,389", "89 389", "89_389", " 89389 ", "89\u202f389"])
 def test_lengths_are_read_as_people_write_them(text: str) -> None:
     assert job_of_query([("model", "a/b"), ("max_seq_length", text)]).max_seq_length == 89_389
@@ -94,7 +115,9 @@ def test_host_ram_is_given_in_gib() -> None:
 @pytest.mark.parametrize(
     ("pairs", "key"),
     [
-        ([("max_seq_length", "5")], "model"),
+        ([("model", ""), ("max_seq_length", "5")], "model"),
+        ([("gpu", "A100-80GB"), ("max_seq_len", "5")], "max_seq_len"),
+        ([("max_seq_length", "89K")], "max_seq_length"),
         ([("model", "a/b"), ("max_seq_len", "5")], "max_seq_len"),
         ([("model", "a/b"), ("r", "1"), ("r", "2")], "r"),
         ([("model", "a/b"), ("r", "many")], "r"),

@@ -18,7 +18,18 @@ from app.page.words import ago
 from app.settings import Settings
 from probes.points import parse_point
 from tests.app.jobs import MODEL
-from tests.app.measuring import CAMPAIGNS, JOBS, WORKERS, lease, point, result_of, send, service, submit
+from tests.app.measuring import (
+    CAMPAIGNS,
+    JOBS,
+    MEASUREMENTS,
+    WORKERS,
+    lease,
+    point,
+    result_of,
+    send,
+    service,
+    submit,
+)
 from tests.app.test_page import HTML, Reader
 from tests.app.test_problems import problem_of
 from tests.probes.documents import out_of_memory
@@ -57,14 +68,14 @@ def page_of(client: TestClient, path: str) -> str:
     return re.sub(r"\s+", " ", response.text)
 
 
-def confirm(client: TestClient, path: str, action: str) -> Any:
+def confirm(client: TestClient, path: str, action: str, **typed: str) -> Any:
     """Press the button of a question on a page: send its form as a browser does."""
     text = client.get(path, headers=HTML).text
     form = re.search(rf'<form action="{re.escape(action)}" method="post".*?</form>', text, re.DOTALL)
     assert form, f"{path} does not offer {action}"
     fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form[0]))
     origin = {"sec-fetch-site": "same-origin", "origin": "http://testserver"}
-    return client.post(action, data=fields, headers={**HTML, **origin}, follow_redirects=False)
+    return client.post(action, data={**fields, **typed}, headers={**HTML, **origin}, follow_redirects=False)
 
 
 class TestWhatIsShown:
@@ -142,6 +153,17 @@ class TestWhatIsShown:
     def test_of_a_quarantined_result_is_why(self, busy: TestClient) -> None:
         assert re.search(r"No fit reads it: the peak is \+60\.0% off", page_of(busy, "/jobs/2"))
 
+    def test_of_a_quarantined_result_is_a_badge_wherever_its_job_is_shown(self, busy: TestClient) -> None:
+        for path in ("/jobs", "/jobs?state=succeeded", "/campaigns/1"):
+            rows = re.findall(r'id="job-(\d+)".*?</tr>', page_of(busy, path))
+            held = re.findall(r'id="job-(\d+)"(?:(?!</tr>).)*Quarantined', page_of(busy, path))
+            assert "2" in rows
+            assert held == ["2"]
+        top = page_of(busy, "/jobs/2").partition('<dl class="figures">')[0]
+        assert "Quarantined" in top
+        assert "Quarantined" not in page_of(busy, "/jobs/1")
+        assert 'action="/jobs/1/release"' not in page_of(busy, "/jobs/1")
+
     def test_of_a_failure_are_its_reason_and_evidence(self, busy: TestClient) -> None:
         text = page_of(busy, "/jobs/4")
         assert "crashed" in text
@@ -218,6 +240,32 @@ class TestWhatIsDone:
         assert {one["state"] for one in empty.get(JOBS).json()["items"]} == {"cancelled"}
         assert "Cancelled" in page_of(empty, page)
         assert "data-events" not in page_of(empty, page)
+
+    def test_to_a_quarantined_result_is_to_let_fits_read_it(self, empty: TestClient) -> None:
+        (job,) = submit(empty)
+        page = f"/jobs/{job['id']}"
+        send(empty, held := lease(empty), "result", result_of(held, off=0.6))
+        assert [one["maxlength"] for one in Reader(page_of(empty, page)).all("input") if one["name"] == "why"] == [
+            "500"
+        ]
+        done = confirm(empty, page, f"{page}/release", why=" the driver was new ")
+        assert (done.status_code, done.headers["location"]) == (303, page)
+        (row,) = empty.get(MEASUREMENTS).json()["items"]
+        assert (row["state"], row["quarantined"]) == ("accepted", None)
+        last = empty.get(f"{JOBS}/{job['id']}").json()["events"][-1]
+        assert (last["kind"], last["detail"]["why"], last["detail"]["by"]) == (
+            "released",
+            "the driver was new",
+            "local",
+        )
+        assert "Quarantined" not in page_of(empty, page).partition("History")[0]
+        assert f'action="{page}/release"' not in page_of(empty, page)
+
+    def test_to_a_job_that_has_given_nothing_is_not_to_release_it(self, empty: TestClient) -> None:
+        submit(empty)
+        for path in ("/jobs/1/release", "/jobs/99/release"):
+            assert empty.post(path, data={"why": ""}, headers=HTML).status_code == 404
+        assert empty.post("/jobs/1/release", json={"why": "x"}, headers=HTML).status_code == 415
 
     def test_to_a_worker_is_undone_by_the_same_way(self, empty: TestClient) -> None:
         name = 'a/b?"c" & d'

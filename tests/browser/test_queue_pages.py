@@ -119,11 +119,29 @@ def test_a_worker_is_drained_after_a_question(page: Browser, measuring: str, que
     queue.drain("w2", draining=False)
 
 
+def test_a_quarantined_result_is_released_after_a_question(page: Browser, measuring: str, queue: Queue) -> None:
+    (job,) = queue.submit(3200)
+    while (held := queue.lease())["job"] != job:
+        queue.give(held)
+    queue.give(held, off=0.6)
+    page.open(f"{measuring}/jobs")
+    page.wait_for_text(f"tr:has(#job-{job})", "Quarantined")
+    page.click(f"#job-{job}")
+    page.wait_for_text("#live", "No fit reads it")
+    page.click(".confirm summary")
+    page.type("#why", "seen twice")
+    page.press("Enter")
+    page.wait_for_text(".history", "seen twice")
+    assert "Quarantined" not in page.text("#live section")
+    assert queue.http.get("/v1/measurements", params={"job": job}).json()["items"][0]["state"] == "accepted"
+
+
 @pytest.mark.parametrize("width", [320, 390, 768])
 @pytest.mark.parametrize("path", ["/jobs", "/jobs/5", "/jobs/6", "/campaigns", "/campaigns/2", "/workers", "/sign-in"])
 def test_no_page_is_wider_than_a_phone(page: Browser, measuring: str, path: str, width: int) -> None:
     page.look(width=width, height=844, phone=True)
     page.open(f"{measuring}{path}")
+    page.run("for (const one of document.querySelectorAll('details')) one.open = true")
     wider = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.run(wider) <= 0
 

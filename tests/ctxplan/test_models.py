@@ -185,6 +185,10 @@ class TestADirectory:
         write_config(tmp_path, small_config("qwen2"))
         with pytest.raises(UnknownModel, match="none is read here"):
             resolve_model(str(tmp_path), allow_local=False)
+        for allow_local in (False, True):
+            with pytest.raises(UnknownModel) as refused:
+                resolve_model("none/such", offline=True, allow_local=allow_local)
+            assert ("directory" in str(refused.value.allowed)) == allow_local
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"model_type": ' + "9" * 5000 + "}"])
     def test_with_a_broken_config_is_refused(self, tmp_path, text):
