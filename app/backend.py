@@ -33,9 +33,12 @@ ANSWER_SECONDS = 2.0
 
 
 class QueueUnavailable(CtxplanError):
-    """The database cannot be opened."""
+    """The database cannot be opened. Why is in the log alone: it may name the database's host."""
 
     code = "queue-unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("the queue's database does not answer; the log has the cause")
 
 
 class Backend:
@@ -47,7 +50,7 @@ class Backend:
         self.clock = clock or _utc_now
         self.limits = Limits(lease_seconds=settings.lease_seconds)
         self._settings = settings
-        self._log = log
+        self.log = log
         self._database: Database | None = None
         self._keys: KeyStore | None = None
         self._opening: asyncio.Task[Database] | None = None
@@ -70,7 +73,7 @@ class Backend:
             return self._database
         if self._opening is None:
             if asyncio.get_running_loop().time() - self._failed_at < RETRY_SECONDS:
-                raise QueueUnavailable(self._fault)
+                raise QueueUnavailable
             self._begin()
         assert self._opening is not None  # noqa: S101 - narrows what was just begun
         # Shielded: a request that is broken off leaves the opening to the others.
@@ -115,21 +118,22 @@ class Backend:
         try:
             database = Database(self._settings.database_url)
             done = await migrate(database)
-        except CtxplanError as error:
+        except Exception as error:  # one that nobody expected is no reason never to try again
             if database is not None:
                 await database.dispose()
             self._failed_at = asyncio.get_running_loop().time()
             if str(error) != self._fault:
-                self._log.warning("the queue is not available", detail=str(error))
+                trace = None if isinstance(error, CtxplanError) else error
+                self.log.warning("the queue is not available", detail=str(error), exc_info=trace)
             self._fault = str(error)
             self._opening = None
-            raise QueueUnavailable(self._fault) from None
+            raise QueueUnavailable from None
         except BaseException:
             if database is not None:
                 await database.dispose()
             raise
         if done.newer:
-            self._log.warning("the database is of a later release", revision=done.after)
+            self.log.warning("the database is of a later release", revision=done.after)
         self._fault = ""
         self._database = database
         return database

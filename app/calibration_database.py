@@ -42,7 +42,8 @@ CONNECT_SECONDS = 5
 class DatabaseStore:
     """A `CalibrationStore` on the service's database, whose schema `app.database.migrate` has made.
 
-    Every error of the database is StoreUnavailable; none repeats the URL, which may hold a password.
+    Every error of the database is StoreUnavailable, whose cause it is. The message says nothing of it, for clients are
+    shown that, and the cause may name the database's host.
     """
 
     def __init__(self, url: str, *, shipped: Callable[[], Calibration] = shipped) -> None:
@@ -148,7 +149,7 @@ class DatabaseStore:
             with self._engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise _unavailable(error, "read") from None
+            raise StoreUnavailable("the database of calibrations cannot be read") from error
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -161,7 +162,7 @@ class DatabaseStore:
                     connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
                 yield connection
         except SQLAlchemyError as error:
-            raise _unavailable(error, "written") from None
+            raise StoreUnavailable("the database of calibrations cannot be written") from error
 
     def _find(self, connection: Connection, id: str) -> str:
         """The whole id that an abbreviation stands for, or ``shipped``. Raises UnknownCalibration."""
@@ -225,6 +226,13 @@ def _stored(row: Row[Any]) -> Stored:
         return Stored(id=id, stored_at=row.created_at, calibration=None, fault=str(error))
 
 
+def with_cause(error: Exception) -> str:
+    """For the log: what an error says in its first line, and what its cause does."""
+    cause = error.__cause__
+    said = [str(one).strip().splitlines() for one in (error, getattr(cause, "orig", None) or cause) if one is not None]
+    return ": ".join(lines[0] for lines in said if lines)
+
+
 def _checked(id: str, document: Any) -> Calibration:
     """The calibration of a document. Raises CalibrationError where it is not what its id says."""
     try:
@@ -239,8 +247,3 @@ def _checked(id: str, document: Any) -> Calibration:
 def _now() -> datetime:
 
     return datetime.now(UTC)
-
-
-def _unavailable(error: SQLAlchemyError, what: str) -> StoreUnavailable:
-    reason = str(getattr(error, "orig", None) or type(error).__name__).strip().splitlines()
-    return StoreUnavailable(f"the database of calibrations cannot be {what}: {reason[0] if reason else 'no reason'}")

@@ -1,4 +1,5 @@
-"""Calibrations of the service: fitted in a thread, one at a time; the active one is what every answer is made with."""
+"""Calibrations of the service: fitted in a process of their own, one at a time; the active one is what every answer is
+made with."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CapacityLimiter, to_thread
 
-from app.calibration_database import DatabaseStore
+from app.calibration_database import DatabaseStore, with_cause
 from app.database.url import read_url
+from app.jobs.fitting_process import fit_rows_apart
 from app.metrics import Metrics
 from app.settings import Settings
 from ctxplan import Planner
@@ -89,7 +91,7 @@ class Calibrations:
                 stored = next((one.stored_at for one in self._store.list() if one.id == calibration.id), None)
                 self._stored_at = stored.timestamp() if stored else math.nan
         except StoreUnavailable as error:
-            self._tell(f"the calibration goes on as it was: {error}")
+            self._tell(f"the calibration goes on as it was: {with_cause(error)}")
             return
         self._told = None
         self._planner.calibration = calibration
@@ -152,9 +154,16 @@ class Calibrations:
         """Fit a calibration to the measurements of a request's body and keep it.
 
         Raises:
-            CtxplanError: a measurement is none or names a model that is not known; none can be fitted.
+            CtxplanError: a measurement is none or names a model that is not known; none can be fitted. FitBroken: the
+                fit's process ended without an answer.
         """
-        return await to_thread.run_sync(self._fit, data, limiter=self._fits)
+        async with self._fits:
+            body = await to_thread.run_sync(self._readable, data)
+            before = self._planner.calibration
+            fitted = await fit_rows_apart(body["measurements"], before, leave_out=body.get("leave_out", ()))
+            new = await to_thread.run_sync(self.keep, fitted.calibration, fitted.documents)
+        shown = {"new": new, "before": before.named(), "errors": list(fitted.errors)}
+        return Made(document={**summary(fitted.calibration), **shown}, new=new)
 
     async def compare(self, before: str, after: str) -> dict[str, Any]:
         """Two calibrations side by side, with their errors on the rows that are kept of both."""
@@ -188,19 +197,14 @@ class Calibrations:
             "drift": list(self._store.drift(calibration.id)),
         }
 
-    def _fit(self, data: Any) -> Made:
-        from probes.fitting.compare import errors_of, observed
-        from probes.fitting.own import fit_own
-        from probes.fitting.rows import documents_of, read_rows
+    def _readable(self, data: Any) -> Mapping[str, Any]:
+        """The body of a fit whose rows are measurements of models that a request may name."""
+        from probes.fitting.rows import read_rows
 
         body = parse_body(data)
         rows = read_rows(body["measurements"], most=MAX_MEASUREMENTS)
         self._check_models(row.job.get("model") for row in rows)
-        before, after = self._planner.calibration, fit_own(rows, leave_out=body.get("leave_out", ()))
-        errors = [group.to_json() for group in errors_of(observed(rows), before, after)]
-        new = self._store.put(after)
-        self._store.keep_measurements(after.id, documents_of(rows))
-        return Made(document={**summary(after), "new": new, "before": before.named(), "errors": errors}, new=new)
+        return body
 
     def _check_models(self, models: Any) -> None:
         """Refuse a measurement whose model a request may not name: a directory of this machine, among others."""
@@ -244,7 +248,7 @@ class Calibrations:
             try:
                 await to_thread.run_sync(self.refresh)
             except CtxplanError as error:
-                self._tell(f"the calibration goes on as it was: {error}")
+                self._tell(f"the calibration goes on as it was: {with_cause(error)}")
 
     def _tell(self, text: str) -> None:
         """Log a fault once, however often it is seen."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,6 +18,8 @@ from app.jsontext import read_json
 from app.plans import Plans
 from app.security import Needs
 from estimator import Job, parse_job
+
+Answer = TypeVar("Answer")
 
 
 async def json_of_body(request: Request) -> Any:
@@ -46,6 +49,29 @@ def jobs_of(request: Request) -> Jobs:
     """The application's queue."""
     jobs: Jobs = request.state.jobs
     return jobs
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """What the work answers, which is broken off where nobody waits for it any more. The body has been read.
+
+    Raises:
+        ClientDisconnect: the client has gone. What the work raises.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.wait({working, leaving})
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 JobEndpoint = Callable[..., Coroutine[Any, Any, Response]]

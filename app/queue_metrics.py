@@ -15,13 +15,16 @@ PREFIX = "ctxplan_queue_"
 
 
 class QueueCollector(Collector):
-    """Shows what `counts` holds; nothing while that is None."""
+    """Shows what `counts` holds, and whether that is anything: a queue that is empty and one that was not counted are
+    two things."""
 
     def __init__(self) -> None:
         self.counts: Counts | None = None
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, one family after another."""
+        is_counted = {(): float(self.counts is not None)}
+        yield _gauge("counted", "1 where the queue was counted, 0 where its numbers are missing", (), is_counted)
         if self.counts is not None:
             yield from _families(self.counts)
 
@@ -37,7 +40,7 @@ def _families(counts: Counts) -> Iterator[Metric]:
     yield given
     since = {gpu: counts.oldest_queued.get(gpu, counts.at) for gpu in gpus}
     waited = {(gpu,): max(0.0, (counts.at - at).total_seconds()) for gpu, at in since.items()}
-    yield _gauge("oldest_queued_seconds", "Age of the oldest job that waits", ("gpu",), waited)
+    yield _gauge("oldest_queued_seconds", "Time since the oldest job that waits was last queued", ("gpu",), waited)
     kinds = [*gpus, *(gpu for gpu, _ in counts.workers)]
     workers = {
         (gpu, str(is_so).lower()): counts.workers.get((gpu, is_so), 0) for gpu in kinds for is_so in (False, True)

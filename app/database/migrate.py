@@ -9,8 +9,11 @@ this release is left as it is.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from alembic import command
 from alembic.config import Config
@@ -25,6 +28,7 @@ from app.database.engine import BUSY_SECONDS, Database
 from app.database.errors import MigrationFailed
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
+_ALEMBIC = Lock()
 LOCK = 0x63747870_6C616E00
 """Any number that no other use of PostgreSQL's advisory locks in the same database has: "ctxplan"."""
 
@@ -45,15 +49,27 @@ async def migrate(database: Database, *, to: str = "head") -> Migrated:
         MigrationFailed: the database cannot be reached, or a migration failed and was rolled back whole.
     """
     try:
-        if database.is_sqlite:
-            return await _migrate_sqlite(database, to)
-        async with database.write() as connection:
-            # Let go at the end of the transaction, however that comes.
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-            return await connection.run_sync(_upgrade, to)
+        async with _alone_in_this_process():
+            if database.is_sqlite:
+                return await _migrate_sqlite(database, to)
+            async with database.write() as connection:
+                # Let go at the end of the transaction, however that comes.
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+                return await connection.run_sync(_upgrade, to)
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise MigrationFailed(f"the schema could not be brought to {to}: {reason}") from error
+
+
+@asynccontextmanager
+async def _alone_in_this_process() -> AsyncIterator[None]:
+    """Alembic keeps what it runs in variables of its modules: of two services in one process, one waits."""
+    while not _ALEMBIC.acquire(blocking=False):
+        await asyncio.sleep(0.02)
+    try:
+        yield
+    finally:
+        _ALEMBIC.release()
 
 
 async def _migrate_sqlite(database: Database, to: str) -> Migrated:

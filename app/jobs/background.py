@@ -16,12 +16,13 @@ from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.backend import Backend, QueueUnavailable
+from app.calibration_database import with_cause
 from app.calibrations import Calibrations
 from app.database.calibrations import add_calibration
 from app.database.engine import Database
 from app.jobs import campaigns
 from app.jobs.fitting import NOTHING, Fitted
-from app.jobs.fitting_process import fit_apart
+from app.jobs.fitting_process import FitBroken, fit_apart
 from app.jobs.measurements import accepted_documents, count_accepted
 from app.jobs.service import Jobs
 from app.queue import CampaignState, JobStateConflict
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 PREFIX = "sha256-"
 LONGEST_SECONDS = 600.0
+MOST_FITS = 5
+"""A campaign whose fit has ended so often without an answer has failed: the next one would end so too."""
+MAX_WHY = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ class Background:
             except QueueUnavailable:
                 pass  # said once, where it was opened
             except (CtxplanError, SQLAlchemyError, OSError) as error:
-                self._tell(name, str(error).splitlines()[0])
+                self._tell(name, with_cause(error))
             except Exception:  # a fault of ours ends neither the loop nor the service
                 self._log.exception("a background task failed", task=name)
             with suppress(TimeoutError):
@@ -163,6 +167,12 @@ class Settling:
         except CtxplanError as error:
             await self._fail(campaign_id, str(error), seen=len(own))
             return
+        except OSError as error:
+            if not await self._was_last(campaign_id, kept.attempts, error):
+                raise
+            why = f"its fit failed {kept.attempts + 1} times, the last time so: {error}"
+            await self._fail(campaign_id, _line(why), seen=len(own))
+            return
         # Where it cannot be kept now, the campaign is not over: it is fitted again.
         await to_thread.run_sync(self._calibrations.keep, fitted.calibration, fitted.documents)
         await self._done(campaign_id, kept, fitted, seen=len(own))
@@ -192,6 +202,15 @@ class Settling:
         if await self._finish(campaign_id, CampaignState.DONE, outcome, digest, seen=seen) and wanted:
             await self._activate(campaign_id, calibration.id, fitted.why)
 
+    async def _was_last(self, campaign_id: int, attempts: int, error: OSError) -> bool:
+        """Count a fit that ended without an answer, in the database, for every process and its successors; whether
+        there is to be no further one."""
+        async with self._database.write() as connection:
+            is_new = await campaigns.count_attempt(connection, campaign_id, seen=attempts)
+        said = error.said if isinstance(error, FitBroken) else ""
+        self._log.warning("a fit failed", campaign=campaign_id, attempt=attempts + 1, detail=str(error), said=said)
+        return is_new and attempts + 1 >= MOST_FITS
+
     async def _activate(self, campaign_id: int, calibration: str, why: str) -> None:
         text = f"campaign {campaign_id}: {why}"[:500]
         await to_thread.run_sync(lambda: self._calibrations.make_active(calibration, why=text))
@@ -219,3 +238,8 @@ class Settling:
             return False
         self._log.info("campaign ended", campaign=campaign_id, state=state.value, why=outcome["why"])
         return True
+
+
+def _line(text: str) -> str:
+    """A line that both databases hold and a page shows."""
+    return "".join(one if one.isprintable() else " " for one in text)[:MAX_WHY]

@@ -15,7 +15,7 @@ from app.jobs.paging import Page, cursor_of, last_of
 from app.jobs.reading import Activate
 from app.queue import CampaignState, CampaignView, State
 from app.queue.campaigns import get_campaign
-from app.queue.tables import CAMPAIGNS, JOBS
+from app.queue.tables import CAMPAIGNS, JOBS, insert_new
 
 FITS = cast(Table, CampaignFitModel.__table__)
 ON_ITS_WAY, LATELY = timedelta(seconds=30), timedelta(days=1)
@@ -23,11 +23,13 @@ ON_ITS_WAY, LATELY = timedelta(seconds=30), timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A campaign with how it is to end, and what became of it. ``activate`` is None where it was begun elsewhere."""
+    """A campaign with how it is to end, what became of it, and how many fits of it have failed. ``activate`` is None
+    where it was begun elsewhere."""
 
     view: CampaignView
     activate: Activate | None
     outcome: Mapping[str, Any] | None
+    attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,9 @@ async def get(connection: AsyncConnection, campaign_id: int) -> Kept:
     """A campaign. Raises UnknownCampaign."""
     view = await get_campaign(connection, campaign_id)
     row = (await connection.execute(select(FITS).where(FITS.c.campaign_id == campaign_id))).one_or_none()
-    return Kept(view=view, activate=row.activate if row else None, outcome=row.outcome if row else None)
+    if row is None:
+        return Kept(view=view, activate=None, outcome=None)
+    return Kept(view=view, activate=row.activate, outcome=row.outcome, attempts=row.attempts)
 
 
 async def list_campaigns(
@@ -96,7 +100,16 @@ async def begin_again(connection: AsyncConnection, campaign_id: int) -> None:
     again = await connection.execute(failed.values(state=CampaignState.MEASURING, finished_at=None))
     if again.rowcount:
         of_campaign = update(CampaignFitModel).where(CampaignFitModel.campaign_id == campaign_id)
-        await connection.execute(of_campaign.values(outcome=None))
+        await connection.execute(of_campaign.values(outcome=None, attempts=0))
+
+
+async def count_attempt(connection: AsyncConnection, campaign_id: int, *, seen: int) -> bool:
+    """Count a fit that has failed. False where another process has counted one since ``seen`` were read: several that
+    fail at the same time are one attempt."""
+    row = {"campaign_id": campaign_id, "activate": "never", "outcome": None}
+    await connection.execute(insert_new(connection, FITS).values(**row).on_conflict_do_nothing())
+    counted = update(FITS).where(FITS.c.campaign_id == campaign_id, FITS.c.attempts == seen).values(attempts=seen + 1)
+    return (await connection.execute(counted)).rowcount == 1
 
 
 async def note(connection: AsyncConnection, campaign_id: int, outcome: Mapping[str, Any]) -> None:

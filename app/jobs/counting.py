@@ -7,11 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from app.backend import Backend
+from app.backend import Backend, QueueUnavailable
 from app.queue.counts import Counts, count
-from estimator.errors import CtxplanError
 
 KEPT_SECONDS = 5.0
 SHARE = 0.05
@@ -35,15 +32,14 @@ class Counting:
         self._counts: Counts | None = None
         self._counted_at = self._due_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
+        self._told: type[Exception] | None = None
 
     async def latest(self) -> Counts | None:
-        """The newest numbers; None where the queue is not available."""
+        """The newest numbers; None where it cannot be counted, whatever is the cause."""
         if self._task is None and self._time() >= self._due_at:
             self._task = asyncio.create_task(self._count())
         if self._task is not None:
-            done, _ = await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
-            for one in done:
-                one.result()
+            await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
         return self._counts if self._time() - self._counted_at <= STALE_SECONDS else None
 
     async def stop(self) -> None:
@@ -53,6 +49,9 @@ class Counting:
             with suppress(asyncio.CancelledError):
                 await self._task
 
+    def _missing(self) -> None:
+        self._counts, self._due_at = None, self._time() + KEPT_SECONDS
+
     async def _count(self) -> None:
         try:
             database = await self._backend.database()
@@ -61,7 +60,13 @@ class Counting:
                 self._counts = await count(connection, self._backend.clock())
             self._counted_at = self._time()
             self._due_at = self._counted_at + max(KEPT_SECONDS, (self._counted_at - begun) / SHARE)
-        except (CtxplanError, SQLAlchemyError, OSError):
-            self._counts, self._due_at = None, self._time() + KEPT_SECONDS
+            self._told = None
+        except QueueUnavailable:  # said once, where it was opened
+            self._missing()
+        except Exception as error:  # whatever it is, the scrape has the rest to say
+            self._missing()
+            if type(error) is not self._told:
+                self._backend.log.warning("the queue cannot be counted", exc_info=error)
+            self._told = type(error)
         finally:
             self._task = None

@@ -1,9 +1,9 @@
 """A campaign's calibration: fitted to all that is known, judged on what the campaign has measured, and activated only
-where nothing gets worse by it."""
+where nothing gets worse by it. A request's: fitted to its own rows, and compared on them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,42 @@ class Fitted:
     better: bool
     why: str
     errors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedRows:
+    """A calibration that was made of some rows.
+
+    Attributes:
+        documents: the rows. errors: of the active calibration and of this one on them, by group
+            (`probes.fitting.compare.Group`).
+    """
+
+    calibration: Calibration
+    documents: tuple[dict[str, Any], ...]
+    errors: Sequence[Mapping[str, Any]]
+
+
+def fit_rows(rows: Sequence[Mapping[str, Any]], active: Calibration, *, leave_out: Collection[str]) -> FittedRows:
+    """Fit a calibration to these rows alone. Seconds of arithmetic: for a process of its own.
+
+    Args:
+        leave_out: families, by ``model_type``, that are kept for judging.
+
+    Raises:
+        EvidenceError: one is no measurement. FitError: none can be fitted, or a family is in none.
+    """
+    from probes.fitting.compare import errors_of, observed
+    from probes.fitting.own import fit_own
+    from probes.fitting.rows import documents_of, read_rows
+
+    read = read_rows(list(rows))
+    calibration = fit_own(read, leave_out=leave_out)
+    return FittedRows(
+        calibration=calibration,
+        documents=tuple(documents_of(read)),
+        errors=[group.to_json() for group in errors_of(observed(read), active, calibration)],
+    )
 
 
 def fit_campaign(

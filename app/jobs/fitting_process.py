@@ -1,4 +1,4 @@
-"""A campaign's fit in a process of its own: seconds of arithmetic, during which the service answers as quickly as ever.
+"""A fit in a process of its own: seconds of arithmetic, during which the service answers as quickly as ever.
 
 ``python -m app.jobs.fitting_process`` reads the order from standard input and writes the answer to standard output,
 both JSON. It ends by itself where nobody waits for its answer any more.
@@ -10,23 +10,35 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from anyio import to_thread
+from anyio import fail_after, to_thread
 
-from app.jobs.fitting import Fitted, fit_campaign
+from app.jobs.fitting import Fitted, FittedRows, fit_campaign, fit_rows
 from estimator.calibration.document import Calibration, calibration_to_json, read_calibration
 from estimator.errors import CtxplanError
 
 NICE = 10
 """Requests that come meanwhile go first, where both want the same core."""
+LONGEST_SECONDS = 600.0
+"""What no fit takes: one that does is ended, with its process."""
+MOST_SAID = 4000
+Answer = TypeVar("Answer", Fitted, FittedRows)
 
 
 class FitBroken(OSError):
-    """The process ended without an answer: killed, or out of memory. Another try may do better."""
+    """The process ended without an answer: killed, out of memory, or too slow. Another try may do better.
+
+    Attributes:
+        said: the end of what it wrote on standard error, for the log.
+    """
+
+    def __init__(self, message: str, *, said: str = "") -> None:
+        super().__init__(message)
+        self.said = said[-MOST_SAID:]
 
 
 async def fit_apart(
@@ -37,25 +49,61 @@ async def fit_apart(
     Raises:
         FitError: nothing of the campaign can be fitted. FitBroken: the process ended without an answer.
     """
-    order = {
-        "own": list(own),
-        "known": list(known),
-        "active": calibration_to_json(active),
-        "is_shipped": is_shipped,
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.jobs.fitting_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": _python_path()},
-    )
+    order = {"own": list(own), "known": list(known), "is_shipped": is_shipped}
+    answer = await _answered("campaign", active, order)
+    return _read(Fitted, answer)
+
+
+async def fit_rows_apart(
+    rows: Sequence[Mapping[str, Any]], active: Calibration, *, leave_out: Collection[str]
+) -> FittedRows:
+    """`fit_rows`, elsewhere.
+
+    Raises:
+        EvidenceError, FitError: as it does. FitBroken: the process ended without an answer.
+    """
+    answer = await _answered("rows", active, {"rows": list(rows), "leave_out": sorted(leave_out)})
+    return _read(FittedRows, answer)
+
+
+async def _answered(what: str, active: Calibration, order: Mapping[str, Any]) -> dict[str, Any]:
+    """What the process answers; it is ended however this ends."""
+    text = json.dumps({"what": what, "active": calibration_to_json(active), **order}).encode()
+    try:
+        with fail_after(LONGEST_SECONDS):
+            out, said, code = await _run(text)
+    except TimeoutError:
+        raise FitBroken(f"the fit took longer than {LONGEST_SECONDS:g} s") from None
+    if code != 0:
+        last = said.strip().splitlines()[-1:]
+        raise FitBroken(": ".join([f"the fit ended with exit code {code}", *last]), said=said)
+    try:
+        answer: dict[str, Any] = json.loads(out)
+    except ValueError:
+        raise FitBroken("the fit gave an answer that is none", said=said) from None
+    if "error" in answer:
+        raise _error(**answer["error"])
+    return answer
+
+
+async def _run(order: bytes) -> tuple[bytes, str, int]:
+    """Standard output, standard error and exit code of a process that is given an order. Raises FitBroken."""
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.jobs.fitting_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": _python_path()},
+        )
+    except OSError as error:
+        raise FitBroken(f"the fit's process cannot be started: {error.strerror}") from None
     begun = False
 
     def talk() -> tuple[bytes, bytes]:
         nonlocal begun
         begun = True
-        return process.communicate(json.dumps(order).encode())
+        return process.communicate(order)
 
     try:
         out, said = await to_thread.run_sync(talk, abandon_on_cancel=True)
@@ -66,9 +114,7 @@ async def fit_apart(
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
-    if process.returncode != 0:
-        raise FitBroken(f"the fit ended with exit code {process.returncode}: {said.decode(errors='replace')[-1000:]}")
-    return _read(json.loads(out))
+    return out, said.decode(errors="replace"), process.returncode
 
 
 def main() -> None:
@@ -76,36 +122,52 @@ def main() -> None:
     with suppress(OSError):
         os.nice(NICE)
     order = json.load(sys.stdin)
+    fit = FITS[order.pop("what")]
     try:
-        fitted = fit_campaign(
-            order["own"], order["known"], read_calibration(order["active"]), is_shipped=order["is_shipped"]
-        )
+        answer = fit(active=read_calibration(order.pop("active")), **order)
     except CtxplanError as error:
-        answer: dict[str, Any] = {"error": {"message": error.message, "key": error.key, "allowed": error.allowed}}
-    else:
-        answer = {
-            "calibration": calibration_to_json(fitted.calibration),
-            "documents": fitted.documents,
-            "better": fitted.better,
-            "why": fitted.why,
-            "errors": dict(fitted.errors),
-        }
+        told = {"code": error.code, "message": error.message, "key": error.key, "allowed": error.allowed}
+        answer = {"error": told}
     with suppress(BrokenPipeError):
         sys.stdout.write(json.dumps(answer))
 
 
-def _read(answer: Mapping[str, Any]) -> Fitted:
-    from probes.fitting.asking import FitError
+def _campaign(own: Any, known: Any, active: Calibration, is_shipped: bool) -> dict[str, Any]:
+    fitted = fit_campaign(own, known, active, is_shipped=is_shipped)
+    return {
+        "calibration": calibration_to_json(fitted.calibration),
+        "documents": fitted.documents,
+        "better": fitted.better,
+        "why": fitted.why,
+        "errors": dict(fitted.errors),
+    }
 
-    if "error" in answer:
-        raise FitError(**answer["error"])
-    return Fitted(
-        calibration=read_calibration(answer["calibration"]),
-        documents=tuple(answer["documents"]),
-        better=answer["better"],
-        why=answer["why"],
-        errors=answer["errors"],
-    )
+
+def _rows(rows: Any, active: Calibration, leave_out: Any) -> dict[str, Any]:
+    fitted = fit_rows(rows, active, leave_out=leave_out)
+    return {
+        "calibration": calibration_to_json(fitted.calibration),
+        "documents": fitted.documents,
+        "errors": fitted.errors,
+    }
+
+
+FITS: Mapping[str, Callable[..., dict[str, Any]]] = {"campaign": _campaign, "rows": _rows}
+
+
+def _read(kind: type[Answer], answer: Mapping[str, Any]) -> Answer:
+    documents, calibration = tuple(answer["documents"]), read_calibration(answer["calibration"])
+    return kind(**{**answer, "documents": documents, "calibration": calibration})
+
+
+def _error(code: str, **what: Any) -> CtxplanError:
+    """The error that was raised there, of the kind that it was."""
+    from probes.fitting.asking import EvidenceError, FitError
+
+    kinds: Mapping[str, type[CtxplanError]] = {one.code: one for one in (EvidenceError, FitError)}
+    error = kinds.get(code, CtxplanError)(**what)
+    error.code = code
+    return error
 
 
 def _python_path() -> str:

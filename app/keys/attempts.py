@@ -11,45 +11,48 @@ from time import monotonic
 MOST = 10
 SECONDS = 60.0
 MOST_OF_ALL = 200
-"""Of all addresses together, in the same time: many machines guess no faster."""
+"""Of all addresses together, in the same time: beyond that, whoever shows one more is answered later."""
+SLOW_SECONDS = 1.0
 MAX_ADDRESSES = 4096
 
 
 class Attempts:
-    """Counts what failed within the last `SECONDS`. One of a process: a guess at 220 bits needs no exact count."""
+    """Counts what failed within the last `SECONDS`. One of a process: a guess at 220 bits needs no exact count.
+
+    An address is refused for its own failures alone: what others do keeps nobody out who has a key.
+    """
 
     def __init__(self, *, time: Callable[[], float] = monotonic) -> None:
         self._time = time
-        self._all: deque[float] = deque()
+        self._all: deque[float] = deque(maxlen=MOST_OF_ALL)
         self._by_address: OrderedDict[str, deque[float]] = OrderedDict()
 
     def wait_seconds(self, address: str) -> int:
         """After how many seconds an address may try again; 0 where it may now."""
         now = self._time()
         own = self._by_address.get(_network(address), deque())
-        waits = [_wait(own, MOST, now), _wait(self._all, MOST_OF_ALL, now)]
-        return math.ceil(max(waits))
+        return math.ceil(own[0] + SECONDS - now) if _is_full(own, MOST, now) else 0
 
-    def failed(self, address: str) -> None:
-        """Note that an address showed a key that is none."""
+    def failed(self, address: str) -> float:
+        """Note that an address showed a key that is none.
+
+        Returns:
+            For how many seconds its answer is to be held back: 0, unless all addresses together fail too often.
+        """
         now, network = self._time(), _network(address)
-        own = self._by_address.setdefault(network, deque())
+        is_flood = _is_full(self._all, MOST_OF_ALL, now)
+        own = self._by_address.setdefault(network, deque(maxlen=MOST))
         self._by_address.move_to_end(network)
         if len(self._by_address) > MAX_ADDRESSES:
             self._by_address.popitem(last=False)
         for listed in (own, self._all):
-            _forget(listed, now)
             listed.append(now)
+        return SLOW_SECONDS if is_flood else 0.0
 
 
-def _wait(failures: deque[float], most: int, now: float) -> float:
-    _forget(failures, now)
-    return failures[-most] + SECONDS - now if len(failures) >= most else 0.0
-
-
-def _forget(failures: deque[float], now: float) -> None:
-    while failures and failures[0] <= now - SECONDS:
-        failures.popleft()
+def _is_full(newest: deque[float], most: int, now: float) -> bool:
+    """Whether so many failures are of the last `SECONDS`."""
+    return len(newest) >= most and newest[0] > now - SECONDS
 
 
 def _network(address: str) -> str:

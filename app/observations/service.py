@@ -41,11 +41,10 @@ class Observations:
     async def take_in(self, data: Any, *, submitter: str) -> tuple[dict[str, Any], bool]:
         """Keep observations, all or none; whether one of them is new. Raises InvalidSubmission."""
         judged = await to_thread.run_sync(self._judged, data, limiter=self._threads)
-        items, now = [], self._backend.clock()
+        now = self._backend.clock()
         async with (await self._backend.database()).write() as connection:
-            for document, one in zip(data["observations"], judged, strict=True):
-                row, is_new = await keep(connection, document, one, now, submitter=submitter)
-                items.append({**_to_json(row), "new": is_new})
+            kept = await keep(connection, data["observations"], judged, now, submitter=submitter)
+        items = [{**_to_json(row), "new": is_new} for row, is_new in kept]
         self._tell([one for one in items if one["new"]])
         return {"items": items, "next": None}, any(one["new"] for one in items)
 

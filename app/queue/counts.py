@@ -9,8 +9,16 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.queue.states import State
-from app.queue.tables import JOBS, LATE_RESULTS, LEASED, MEASUREMENTS, REQUIREMENTS, WORKERS
+from app.queue.tables import (
+    JOBS,
+    LATE_RESULTS,
+    LEASED,
+    MEASUREMENTS,
+    QUEUED,
+    QUEUED_SINCE,
+    REQUIREMENTS,
+    WORKERS,
+)
 
 ALIVE_SECONDS = 90
 """A worker that was heard of within that is alive: it speaks every 20 seconds, and may miss some."""
@@ -25,7 +33,8 @@ class Counts:
 
     Attributes:
         at: when it was counted. jobs: by state and card. leases: that are held now; one that ran out and was not swept
-            yet is not among them. leases_given: ever. oldest_queued: since when the job waits that has waited longest.
+            yet is not among them. leases_given: ever. oldest_queued: when the job that has waited longest was last
+            queued.
         workers: alive, by card and whether they drain. results: ``accepted``, ``quarantined`` and ``late``.
     """
 
@@ -41,13 +50,12 @@ class Counts:
 async def count(connection: AsyncConnection, now: datetime) -> Counts:
     """Count everything. It reads each job once: not to be asked with every request."""
     jobs = dict[tuple[str, str], int]()
-    given, oldest = dict[str, int](), dict[str, datetime]()
+    given = dict[str, int]()
     for row in await connection.execute(_JOBS):
         gpu = row.gpu or ANY
         jobs[row.state, gpu] = row.jobs
         given[gpu] = given.get(gpu, 0) + row.leases
-        if row.state == State.QUEUED:
-            oldest[gpu] = row.since
+    oldest = {row.gpu or ANY: row.since for row in await connection.execute(_WAITING)}
     held = await connection.execute(_HELD.where(JOBS.c.lease_expires_at > now))
     alive = await connection.execute(_WORKERS.where(WORKERS.c.last_seen_at > now - timedelta(seconds=ALIVE_SECONDS)))
     taken = {row.state: row.results for row in await connection.execute(_RESULTS)}
@@ -70,10 +78,15 @@ _JOBS = (
         REQUIREMENTS.c.gpu,
         func.count().label("jobs"),
         func.sum(JOBS.c.epoch).label("leases"),
-        func.min(JOBS.c.created_at).label("since"),
     )
     .select_from(_OF_JOBS)
     .group_by(JOBS.c.state, REQUIREMENTS.c.gpu)
+)
+_WAITING = (
+    select(REQUIREMENTS.c.gpu, func.min(QUEUED_SINCE).label("since"))
+    .select_from(_OF_JOBS)
+    .where(JOBS.c.state == QUEUED)
+    .group_by(REQUIREMENTS.c.gpu)
 )
 _HELD = (
     select(REQUIREMENTS.c.gpu, func.count().label("leases"))

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.queue.errors import InvalidCursor, InvalidSubmission, UnknownJob
 from app.queue.states import EventKind, State
-from app.queue.tables import EVENTS, JOBS, QUEUED, REQUIREMENTS
+from app.queue.tables import EVENTS, JOBS, QUEUED, QUEUED_SINCE, REQUIREMENTS
 from app.queue.views import Depth, JobEvent, JobView, Page
 
 MAX_PAGE = 500
@@ -75,7 +75,7 @@ async def history(connection: AsyncConnection, job_id: int) -> tuple[JobEvent, .
 async def depth(connection: AsyncConnection) -> tuple[Depth, ...]:
     """How many jobs wait for each kind of card, and since when the oldest of them does."""
     rows = await connection.execute(
-        select(REQUIREMENTS.c.gpu, func.count().label("jobs"), func.min(JOBS.c.created_at).label("since"))
+        select(REQUIREMENTS.c.gpu, func.count().label("jobs"), func.min(QUEUED_SINCE).label("since"))
         .join(REQUIREMENTS, REQUIREMENTS.c.id == JOBS.c.requirement_id)
         .where(JOBS.c.state == QUEUED)
         .group_by(REQUIREMENTS.c.gpu)

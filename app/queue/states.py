@@ -82,3 +82,5 @@ STEPS: Mapping[EventKind, Step] = {
     EventKind.RELEASED: Step(frozenset({State.SUCCEEDED}), State.SUCCEEDED),
 }
 """All events but the first, after which a job is queued, and a late result, which moves nothing."""
+QUEUING = (EventKind.SUBMITTED, *(kind for kind, step in STEPS.items() if step.after is State.QUEUED))
+"""After each of these a job waits for a worker."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, and_, bindparam, literal_column
+from sqlalchemy import ColumnElement, Table, and_, bindparam, case, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +20,7 @@ from app.database.models import (
     SubmissionModel,
     WorkerModel,
 )
+from app.queue.states import QUEUING
 
 CAMPAIGNS = cast(Table, CampaignModel.__table__)
 EVENTS = cast(Table, JobEventModel.__table__)
@@ -43,6 +45,19 @@ HELD = and_(
     JOBS.c.lease_expires_at > NOW,
 )
 """The one condition under which a worker has a job. Its parameters are `app.queue.leases.held`'s, and ``now``."""
+
+
+_BECAME_QUEUED = (
+    select(EVENTS.c.at)
+    .where(EVENTS.c.job_id == JOBS.c.id, EVENTS.c.kind.in_(QUEUING))
+    .order_by(EVENTS.c.seq.desc())
+    .limit(1)
+    .correlate(JOBS)
+    .scalar_subquery()
+)
+QUEUED_SINCE: ColumnElement[datetime] = case((JOBS.c.last_seq == 1, JOBS.c.created_at), else_=_BECAME_QUEUED)
+"""Since when a queued job waits: its submission, or the end of its last lease, or its last retry. Most jobs have no
+history yet, and are looked up nowhere."""
 
 
 def insert_new(connection: AsyncConnection, table: Table) -> Any:

@@ -22,7 +22,7 @@ from app.calibration_schemas import (
     Listing,
 )
 from app.calibrations import Calibrations
-from app.dependencies import json_of_body
+from app.dependencies import json_of_body, while_connected
 from app.openapi import problems
 from app.security import PLAN, Administering, Measuring, Principal
 
@@ -80,7 +80,8 @@ async def list_calibrations(request: Request, limit: Limit = 100, after: After =
 )
 async def fit(request: Request, principal: Measuring) -> Response:
     """Fit a calibration to measurements and keep it: 201 where it is new, 200 where it was here already."""
-    made = await changed_by(request, principal).fit(await json_of_body(request))
+    calibrations, body = changed_by(request, principal), await json_of_body(request)
+    made = await while_connected(request, calibrations.fit(body))
     return _json(made.document, status=201 if made.new else 200)
 
 

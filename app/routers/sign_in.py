@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 from fastapi import APIRouter
@@ -46,7 +47,7 @@ async def sign_in(request: Request) -> Response:
         return sign_in_page(request, to=to, fault=OFTEN.format(wait), status=429, headers=told)
     cookie = await gate.sign_in(fields.get("key", "").strip())
     if cookie is None:
-        gate.attempts.failed(address)
+        await asyncio.sleep(gate.attempts.failed(address))
         return sign_in_page(request, to=to, fault=WRONG, status=401)
     response = RedirectResponse(to, SEE_OTHER, headers=HEADERS)
     _set(response, request, cookie, int(LIFE.total_seconds()))

@@ -13,20 +13,18 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from app.cli import application
 from app.job_schemas import CampaignAnswer, CampaignListing, SubmittedAnswer
 from app.jobs.fitting import verdict
-from app.listen import listen
-from app.main import create_app
 from app.settings import Settings
 from ctxplan.calibrations import shipped
 from probes.fitting.compare import Errors, Group
 from probes.points import parse_point
 from tests.app.jobs import FITS, MODEL
+from tests.app.launched import served
 from tests.app.measuring import CAMPAIGNS, JOBS, LEASES, WORKER, lease, result_of, send, service
 from tests.app.test_problems import problem_of
 from tests.probes.common import wait_for
@@ -221,14 +219,8 @@ def live(tmp_path: Path) -> Iterator[str]:
         event_seconds=0.02,
         max_lag_ms=10_000,
     )
-    listening = listen("127.0.0.1", 0)
-    config = uvicorn.Config(create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with served(settings) as url:
+        yield url
 
 
 def test_events_tell_every_state_until_the_campaign_has_ended(live: str) -> None:

@@ -48,7 +48,7 @@ NEEDED = {
     "work": {"/v1/probe-jobs/leases", "/v1/workers/{id}/heartbeat"}
     | {f"/v1/probe-jobs/{{id}}/leases/{{epoch}}/{what}" for what in ("renewal", "result", "failure", "return")},
     "admin": {"/v1/calibrations/rollback", "/v1/calibrations/{id}/activation", "/v1/workers/{id}/draining"}
-    | {"/v1/measurements/{id}/release", "/workers/draining"},
+    | {"/v1/measurements/{id}/release", "/workers/draining", "/jobs/{id}/release"},
 }
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from app.database import Database
 from app.observation_schemas import KeptAnswer, ObservationListing
-from app.observations.judging import judge
+from app.observations.judging import Judged, judge
 from app.observations.reading import MAX_OBSERVATIONS, OBSERVATION, read_observations
+from app.observations.store import keep
 from ctxplan import Planner
 from ctxplan.calibrations import shipped
 from ctxplan.observations import Observations
@@ -187,3 +191,21 @@ def test_more_than_a_request_may_hold_are_refused(client: TestClient) -> None:
 @pytest.mark.parametrize("name", WRONG_JSON)
 def test_a_body_that_is_not_strict_json_is_refused(client: TestClient, name: str) -> None:
     problem_of(client.post(PATH, content=WRONG_JSON[name], headers=JSON), 400, "invalid-json")
+
+
+async def test_two_batches_with_the_same_in_another_order_never_wait_for_each_other(database: Database) -> None:
+    """Each has half of them when it comes to the other's half."""
+    documents = [{"run": f"r{number}"} for number in range(60)]
+    judged = Judged(state="within", drift=None, seen_bytes=1, expected_bytes=1, bound_bytes=2, calibration="c")
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    async def keep_all(batch: list[dict[str, str]]) -> list[tuple[Any, bool]]:
+        async with database.write() as connection:
+            return await keep(connection, batch, [judged] * len(batch), now, submitter="me")
+
+    one, other = await asyncio.gather(keep_all(documents), keep_all(documents[::-1]))
+    assert [row.document for row, _ in one] == documents
+    assert [row.id for row, _ in one] == [row.id for row, _ in reversed(other)]
+    ids = [row.id for batch in (one, other) for row, is_new in batch if is_new]
+    assert len(ids) == len(documents)
+    assert ids == sorted(ids), "in the order in which they came"

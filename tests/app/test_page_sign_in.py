@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from starlette.testclient import TestClient
 
-from app.keys.attempts import MAX_ADDRESSES, MOST, MOST_OF_ALL, SECONDS, Attempts
+from app.keys.attempts import MAX_ADDRESSES, MOST, MOST_OF_ALL, SECONDS, SLOW_SECONDS, Attempts
 from app.keys.form import new_key
 from app.keys.sessions import LIFE, MAX_ENDED, Sessions
 from app.main import create_app
@@ -161,7 +162,8 @@ class TestWithAKey:
             assert locked.get(path, headers=HTML).status_code == 200
         assert locked.get("/", headers=HTML).status_code == 403
         drain = {"worker": "w", "draining": "true"}
-        assert locked.post("/workers/draining", data=drain, headers=HTML).status_code == 403
+        admins = ("/workers/draining", "/jobs/1/release")
+        assert {locked.post(path, data=drain, headers=HTML).status_code for path in admins} == {403}
         signed_in(locked, made("admin").key)
         assert locked.post("/workers/draining", data=drain, headers=HTML).status_code == 404
 
@@ -324,6 +326,20 @@ class TestSessions:
         assert [sessions.read(cookie) is None for cookie in cookies] == [False, False, True, True, True]
 
 
+def test_while_many_guess_a_wrong_key_is_answered_later_and_a_right_one_opens_the_page(
+    locked: TestClient, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.keys.attempts.MOST_OF_ALL", 2)
+    monkeypatch.setattr("app.keys.attempts.SLOW_SECONDS", 0.3)
+    text = made("plan").key
+    for _ in range(2):
+        assert signed_in(locked, new_key()).status_code == 401
+    begun = monotonic()
+    assert signed_in(locked, new_key()).status_code == 401
+    assert monotonic() - begun >= 0.3
+    assert signed_in(locked, text).status_code == 303
+
+
 class TestAttempts:
     now = 0.0
 
@@ -348,11 +364,22 @@ class TestAttempts:
         assert attempts.wait_seconds("2001:db8::ffff") > 0
         assert attempts.wait_seconds("2001:db8:0:1::1") == 0
 
-    def test_of_all_addresses_together_are_limited_too(self) -> None:
+    def test_of_one_address_keep_no_other_one_out(self) -> None:
+        attempts = self.attempts()
+        for _ in range(MOST_OF_ALL + MOST):
+            attempts.failed("10.0.0.1")
+        assert attempts.wait_seconds("10.0.0.1") > 0
+        assert attempts.wait_seconds("10.0.0.2") == 0
+
+    def test_of_all_addresses_together_slow_who_fails_and_keep_nobody_out(self) -> None:
         attempts = self.attempts()
         for number in range(MOST_OF_ALL):
-            attempts.failed(f"10.0.{number // 250}.{number % 250}")
-        assert attempts.wait_seconds("192.168.0.1") > 0
+            assert attempts.failed(f"10.0.{number // 250}.{number % 250}") == 0
+        assert attempts.failed("192.168.0.1") == SLOW_SECONDS
+        assert attempts.wait_seconds("192.168.0.1") == 0
+        assert attempts.wait_seconds("192.168.0.2") == 0
+        self.now = SECONDS
+        assert attempts.failed("192.168.0.1") == 0
 
     def test_of_many_addresses_take_only_so_much_memory(self) -> None:
         attempts = self.attempts()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -161,6 +163,49 @@ def test_planning_goes_on_where_the_database_cannot_be_opened(tmp_path: Any) -> 
         problem_of(client.get(JOBS), 503, "queue-unavailable")
         problem_of(client.post(LEASES, json={"worker": WORKER}), 503, "queue-unavailable")
         problem_of(client.get(JOBS, headers={"authorization": "Bearer x"}), 401, "unauthenticated")
+
+
+def test_a_database_that_cannot_be_opened_for_a_reason_that_nobody_expected_is_tried_again(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A schema that says to be of two revisions is no error of the database's."""
+    from app.main import create_app
+    from app.settings import Settings
+
+    def execute(*statements: str) -> None:
+        with closing(sqlite3.connect(tmp_path / "x.db")) as database, database:
+            for one in statements:
+                database.execute(one)
+
+    monkeypatch.setattr("app.backend.RETRY_SECONDS", 0.0)
+    execute("CREATE TABLE alembic_version (version_num TEXT)", "INSERT INTO alembic_version VALUES ('a'), ('b')")
+    settings = Settings(allow_hub=False, log_level="error", database_url=f"sqlite:///{tmp_path}/x.db")
+    with TestClient(create_app(settings)) as client:
+        problem_of(client.get(JOBS), 503, "queue-unavailable")
+        execute("DROP TABLE alembic_version")
+        assert client.get(JOBS).json() == {"items": [], "next": None}
+
+
+@pytest.mark.parametrize("headers", [{}, {"accept": "text/html"}], ids=["program", "browser"])
+def test_where_the_database_is_nobody_is_told_but_the_log(
+    headers: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from app.main import create_app
+    from app.settings import Settings
+
+    monkeypatch.delenv("CTXPLAN_CALIBRATIONS")
+    url = "postgresql://me:secret@127.0.0.1:9/jobs"
+    with TestClient(create_app(Settings(allow_hub=False, log_level="warning", database_url=url))) as client:
+        for path in ("/jobs", JOBS, "/v1/calibrations/active"):
+            response = client.get(path, headers=headers)
+            assert response.status_code == 503
+            assert not {"127.0.0.1", "refused", "port"} & set(response.text.split()), response.text
+            assert "127.0.0.1" not in response.text
+        assert "the queue's database does not answer" in client.get(JOBS).json()["detail"]
+    said = capsys.readouterr().err.splitlines()
+    for event in ("the queue is not available", "the calibrations failed"):
+        assert any(event in line and "127.0.0.1" in line for line in said), said
+    assert not any("secret" in line for line in said)
 
 
 def test_a_database_that_comes_later_is_used_from_then_on(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from app.backend import QueueUnavailable
 from app.jobs import counting
 from app.jobs.counting import Counting
 from app.main import create_app
+from app.queue import LeaseLost
 from app.settings import Settings
 from ctxplan.calibrations import shipped
 from tests.app.measuring import LEASES, WORKER, WORKERS, lease, result_of, send, service, submit
-from tests.app.queue.helpers import Clock, Queue, worker
+from tests.app.queue.helpers import LEASE, OK, Clock, Queue, job, worker
 
 GPU = "H100-80GB"
 
@@ -67,7 +70,7 @@ def test_jobs_leases_and_results_are_counted_by_the_kind_of_card(queue_client: T
 
 def test_an_empty_queue_has_no_job_and_no_result(queue_client: TestClient) -> None:
     found = samples(queue_client)
-    assert {key: value for key, value in found.items() if value} == {}
+    assert {key: value for key, value in found.items() if value} == {("counted",): 1}
     assert found["results", "late"] == 0
 
 
@@ -109,10 +112,72 @@ async def queue(database: Any) -> Queue:
     return Queue(database, clock=Clock())
 
 
+async def test_a_job_waits_since_it_was_last_queued(queue: Queue) -> None:
+    from app.queue.counts import count
+
+    async def waited() -> float:
+        async with queue.database.read() as connection:
+            counts = await count(connection, queue.clock())
+        (depth,) = await queue.store.depth()
+        assert depth.since == counts.oldest_queued["any"]
+        return (counts.at - depth.since).total_seconds()
+
+    (job_id,) = await queue.add(job(max_attempts=3))
+    queue.clock.move(100)
+    assert await waited() == 100
+    first = await queue.take()
+    queue.clock.move(10)
+    await queue.store.fail(first.key, "broken")
+    queue.clock.move(7)
+    assert await waited() == 7
+    silent = await queue.take()
+    queue.clock.move(LEASE + 1)
+    await queue.store.sweep()
+    queue.clock.move(5)
+    with pytest.raises(LeaseLost):
+        await queue.store.complete(silent.key, OK)
+    assert await waited() == 5, "a late result queues nothing"
+    returned = await queue.take()
+    queue.clock.move(3)
+    await queue.store.give_back(returned.key)
+    assert await waited() == 0
+    await queue.store.cancel(job_id)
+    queue.clock.move(50)
+    await queue.store.retry(job_id)
+    queue.clock.move(2)
+    assert await waited() == 2
+    await queue.assert_sound()
+
+
+def test_a_count_that_fails_in_whatever_way_leaves_the_rest_of_the_scrape_and_is_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A time that is none: no error of the database's own, but one from reading what it gave."""
+    url = f"sqlite:///{tmp_path}/x.db"
+
+    def set_time(time: str) -> None:
+        with closing(sqlite3.connect(tmp_path / "x.db")) as database, database:
+            database.execute("UPDATE jobs SET created_at = ?", (time,))
+
+    with service(url, tmp_path, log_level="warning") as client:
+        submit(client)
+        set_time("once")
+        response = client.get("/metrics")
+        assert response.status_code == 200
+        assert "ctxplan_calibration_points" in response.text
+        assert samples(client) == {("counted",): 0}
+        set_time("2026-03-01 12:00:00.000000")
+        found = samples(client)
+        assert (found["counted",], found["jobs", GPU, "queued"]) == (1, 1)
+    said = [line for line in capsys.readouterr().err.splitlines() if "cannot be counted" in line]
+    assert len(said) == 1
+    assert "ValueError" in said[0]
+
+
 def test_where_there_is_no_queue_nothing_is_said_of_it(tmp_path: Path) -> None:
     settings = Settings(allow_hub=False, log_level="error", database_url=f"sqlite:///{tmp_path}/missing/x.db")
     with TestClient(create_app(settings)) as client:
-        assert samples(client) == {}
+        assert samples(client) == {("counted",): 0}
         assert "ctxplan_calibration_points" in client.get("/metrics").text
 
 
@@ -134,7 +199,7 @@ class Backend:
         self.asked += 1
         if self._slow is not None:
             await self._slow.wait()
-        raise QueueUnavailable("away")
+        raise QueueUnavailable
 
 
 async def test_the_database_is_counted_once_in_a_while_however_often_that_is_asked(

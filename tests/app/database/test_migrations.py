@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from app.database.models import Base
 from app.queue import JobStore, State, WorkerFacts
 from app.queue.audit import audit
 
-FIRST, HEAD = "0001", "0004"
+FIRST, HEAD = "0001", "0005"
 AT = "2026-03-01 12:00:00.000000+00:00"
 # What a release at the first revision writes, and reads.
 ROWS_OF_THE_FIRST = [
@@ -165,3 +167,16 @@ async def test_a_database_that_cannot_be_reached_is_a_migration_that_failed(tmp_
             await migrate(database)
         assert "secret" not in str(failed.value)
         await database.dispose()
+
+
+def test_services_of_one_process_do_not_meet_in_what_alembic_keeps(tmp_path: Path) -> None:
+    async def migrated(name: int) -> Migrated:
+        database = Database(f"sqlite+aiosqlite:///{tmp_path / str(name)}.db")
+        try:
+            return await migrate(database)
+        finally:
+            await database.dispose()
+
+    with ThreadPoolExecutor(6) as threads:
+        done = list(threads.map(lambda name: asyncio.run(migrated(name)), range(12)))
+    assert {one.after for one in done} == {HEAD}
