@@ -6,24 +6,23 @@ at a time. Here it has another core, and steps back where there is none.
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter, fail_after, to_thread
 
 from app.admission import Overloaded
 from app.apart_process import HEAD
+from app.children import command_of, environment_of_children
 from app.metrics import Metrics
 from ctxplan.planning import Planner
 from estimator.calibration.document import Calibration
+from estimator.errors import CtxplanError
 
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
@@ -31,8 +30,6 @@ Answer = TypeVar("Answer")
 LONGEST_SECONDS = 60.0
 """What no plan takes: one that does is ended, with its process."""
 STOP_SECONDS = 5.0
-NOT_INHERITED = ("CTXPLAN_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""Beginnings of variables that a process which only calculates has no use for: they may be secrets."""
 
 
 class WorkFailed(RuntimeError):
@@ -125,8 +122,12 @@ class Child:
         if self._running is not None and self._running.popen.poll() is None:
             return self._running
         self.end()
-        command = [sys.executable, "-m", "app.apart_process"]
-        popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment())
+        popen = subprocess.Popen(
+            command_of("app.apart_process"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment_of_children(),
+        )
         self._running = Running(popen)
         return self._running
 
@@ -142,8 +143,9 @@ class Child:
             done, answer = _exchanged(running.popen, order)
         except (OSError, EOFError) as error:
             raise WorkFailed(f"its process is gone: {error}") from None
-        running.knows = calibration
         running.is_busy = False
+        # After a fault of its own the process may not have read the calibration: it is told again.
+        running.knows = calibration if done or isinstance(answer, CtxplanError) else None
         if done:
             return answer
         raise answer
@@ -195,9 +197,3 @@ def _raised(kind: type[Exception] | None, arguments: tuple[Any, ...], state: dic
     error.args = arguments
     error.__dict__.update(state)
     return error
-
-
-def _environment() -> dict[str, str]:
-    ours = str(Path(__file__).resolve().parents[1])
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
-    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))}

@@ -18,6 +18,8 @@ from estimator.errors import CtxplanError
 
 HEAD = struct.Struct(">Q")
 """Before each message, on either way: its length."""
+MOST_SECONDS = 90
+"""The service ends sooner what takes too long; one that was killed does not."""
 NICE = 5
 """Where there is one core for all, answers that take a fraction of a millisecond go first."""
 
@@ -36,10 +38,12 @@ def main() -> None:
     planner = Planner(offline=True, allow_local=False)
     with answers, suppress(BrokenPipeError):
         while (order := _read(sys.stdin.buffer)) is not None:
+            signal.alarm(MOST_SECONDS)  # nobody may be left who would end it
             answer = pickle.dumps(_done(planner, order), protocol=pickle.HIGHEST_PROTOCOL)
             answers.write(HEAD.pack(len(answer)))
             answers.write(answer)
             answers.flush()
+            signal.alarm(0)
 
 
 def _read(orders: IO[bytes]) -> bytes | None:

@@ -119,6 +119,8 @@ class Settings(BaseSettings):
 
 
 PREFIX = "CTXPLAN_"
+REPLACED = {"PLANNING_THREADS": "PLANNING_PROCESSES"}
+"""Settings that there were, and what stands in their place."""
 NEARLY = 0.85
 """How much of two names is alike where one is taken for the other misspelt (`difflib`)."""
 
@@ -131,9 +133,11 @@ def misspelt(environment: Iterable[str]) -> tuple[str, str] | None:
     ours = [name.upper() for name in Settings.model_fields]
     known = {*ours, SERVER.removeprefix(PREFIX), API_KEY.removeprefix(PREFIX)}
     for name in sorted(environment):
-        rest = name.removeprefix(PREFIX).upper()
-        if not name.startswith(PREFIX) or rest in known:
+        rest = name.upper().removeprefix(PREFIX)
+        if not name.upper().startswith(PREFIX) or rest in known:
             continue
+        if rest in REPLACED:
+            return name, f"{PREFIX}{REPLACED[rest]}"
         for meant in get_close_matches(rest, ours, n=1, cutoff=NEARLY):
             return name, f"{PREFIX}{meant}"
     return None

@@ -21,6 +21,7 @@ FUSED_MAX_ROWS = 192
 PINNED = "unsloth_zoo/temporary_patches/moe_utils.py _moe_recompute_default"
 MEASURED = "Qwen3-30B-A3B at 2,048 to 16,384 tokens, NF4 and 16 bit, r 16 and 32, H100 and H200"
 WIDE = "an allocator snapshot of 3 layers of Mixtral-8x7B at 8,192 tokens, 16 bit, r 16, torch 2.11, H100"
+WIDE_FORWARD = "forward peaks of 3 layers of Mixtral-8x7B at 2,048 and 8,192 tokens, 16 bit, r 16, torch 2.11, H100"
 EXPERT_TARGETS = frozenset({"gate_proj", "up_proj", "down_proj", "gate_up_proj"})
 GROUPED = "unsloth_zoo/temporary_patches/moe_utils.py forward_native_grouped_mm"
 
@@ -42,7 +43,10 @@ def forward(run: Run, z: Sizes, experts: Experts) -> LiveSet:
         ("expert_gate_up", width, "2 R 2 Ie", GROUPED),
         _dequantised(run, z, experts),
     ]
-    activated = [("expert_gate_up", 2 * width, "2 * 2 R 2 Ie", WIDE), ("expert_product", width // 2, "2 R Ie", WIDE)]
+    activated = [
+        ("expert_gate_up", 2 * width, "2 * 2 R 2 Ie", WIDE_FORWARD),
+        ("expert_product", width // 2, "2 R Ie", WIDE_FORWARD),
+    ]
     if run.architecture.attention_sinks:
         return projected
     return max(projected, activated, key=total)

@@ -195,7 +195,7 @@ class Measurement(_Document):
     trainer: Literal["sft", "loop"] | None
     outcome: Outcome
     detail: str | None = None
-    killed: bool | None = None
+    killed: bool | None = Field(default=None, exclude_if=lambda killed: not killed)
     out_of_memory: OutOfMemory | None = None
     execution_path: ExecutionPath | None
     num_hidden_layers: Count | None

@@ -12,11 +12,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 from anyio import fail_after, to_thread
 
+from app.children import command_of, environment_of_children
 from app.jobs.fitting import Fitted, FittedRows, fit_campaign, fit_rows
 from estimator.calibration.document import Calibration, calibration_to_json, read_calibration
 from estimator.errors import CtxplanError
@@ -90,11 +90,11 @@ async def _run(order: bytes) -> tuple[bytes, str, int]:
     """Standard output, standard error and exit code of a process that is given an order. Raises FitBroken."""
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.jobs.fitting_process"],
+            command_of("app.jobs.fitting_process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": _python_path()},
+            env=environment_of_children(),
         )
     except OSError as error:
         raise FitBroken(f"the fit's process cannot be started: {error.strerror}") from None
@@ -168,12 +168,6 @@ def _error(code: str, **what: Any) -> CtxplanError:
     error = kinds.get(code, CtxplanError)(**what)
     error.code = code
     return error
-
-
-def _python_path() -> str:
-    """With which the process finds the packages that this one has, wherever it is started."""
-    ours = str(Path(__file__).resolve().parents[2])
-    return os.pathsep.join([ours, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 if __name__ == "__main__":

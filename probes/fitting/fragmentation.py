@@ -13,6 +13,7 @@ from scipy.optimize import linprog
 from estimator.calibration.document import Fragmentation
 from probes.errors import FitError
 from probes.fitting.observations import Observation
+from probes.fitting.residuals import rounded_up
 
 ENOUGH_POINTS = 6
 """Fewer say nothing of a constant: all is then a share."""
@@ -63,7 +64,7 @@ def fragmentation_of(points: Sequence[Point]) -> Fragmentation:
 
 
 def _residual(point: Point, share: float, constant: int) -> float:
-    return round(point.reserved / (point.allocated + int(point.moving * share) + constant) - 1, 6)
+    return rounded_up(point.reserved / (point.allocated + int(point.moving * share) + constant) - 1, 6)
 
 
 def _least_absolute(points: Sequence[Point]) -> tuple[float, int]:

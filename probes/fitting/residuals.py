@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -30,10 +31,16 @@ def residuals_of(
     return [(one, one.peak_bytes / one.simulated(calibration).peak.allocated_bytes - 1) for one in observed]
 
 
+def rounded_up(residual: float, digits: int) -> float:
+    """So few digits, and never less: rounding takes no point from under a bound that is made of it."""
+    scale = float(10**digits)
+    return math.ceil(residual * scale) / scale
+
+
 def by_stratum(residuals: Iterable[tuple[Observation, float]]) -> dict[str, tuple[float, ...]]:
     """Ascending residuals of every stratum, the coarser ones holding those of the finer."""
     found: dict[str, list[float]] = defaultdict(list)
     for one, residual in residuals:
         for name in strata(one.path, one.kind, one.checkpointing, one.device):
-            found[name].append(round(residual, 7))
+            found[name].append(rounded_up(residual, 7))
     return {name: tuple(sorted(values)) for name, values in found.items()}

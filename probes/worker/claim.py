@@ -61,6 +61,8 @@ def _locked(file: Path, what: str) -> int:
             raise WorkerError(f"{file}: cannot be locked: {reason_of(error)}") from None
         try:
             _check(file, os.fstat(fd))
+            with suppress(PermissionError):  # on a network disk that gives us another name
+                os.fchmod(fd, 0o600)  # one that was left open to others could be locked by them
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(file, fd):
                 return fd

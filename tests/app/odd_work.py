@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from ctxplan.planning import Planner
@@ -37,3 +38,18 @@ def die(_: Planner) -> NoReturn:
 
 def fail(_: Planner, *, why: str) -> NoReturn:
     raise ValueError(why)
+
+
+def given(_: Planner, what: object) -> object:
+    return what
+
+
+def _refuse() -> NoReturn:
+    raise MemoryError
+
+
+class Unreadable:
+    """Can be sent, and not be read."""
+
+    def __reduce__(self) -> tuple[Callable[[], NoReturn], tuple[()]]:
+        return _refuse, ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from starlette.testclient import TestClient
 from app import apart
 from app.admission import Overloaded
 from app.apart import Apart, WorkFailed
+from app.apart_process import HEAD
 from app.main import create_app
 from app.metrics import Metrics
 from app.settings import Settings
@@ -163,10 +165,12 @@ async def test_a_calibration_takes_effect_with_the_next_work() -> None:
 
 async def test_it_has_no_secret_and_looks_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTXPLAN_DATABASE_URL", "postgresql+psycopg://me:hunter2@db/x")
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    secrets = ("HF_TOKEN", "ctxplan_keys_secret", "PGPASSWORD", "OTEL_EXPORTER_OTLP_HEADERS", "AWS_SECRET_ACCESS_KEY")
+    for name in secrets:
+        monkeypatch.setenv(name, "hunter2")
     async with running() as one:
         found = await one.do(odd_work.environment)
-        assert not [name for name in found if name.startswith(("CTXPLAN_", "HF_TOKEN"))]
+        assert not {*secrets, "CTXPLAN_DATABASE_URL"} & set(found)
         assert "PATH" in found
         for name in ("somebody/unknown", str(ROOT)):
             with pytest.raises(CtxplanError) as caught:
@@ -204,3 +208,36 @@ def test_it_ends_with_a_service_that_was_killed() -> None:
         assert alive(child)
         process.kill()
         wait_for(lambda: not alive(child), "its process has ended as well")
+
+
+async def test_what_lies_where_the_service_was_started_is_not_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "app").mkdir()
+    for name in ("app/__init__.py", "pickle.py"):
+        (tmp_path / name).write_text("raise SystemExit('a stranger')")
+    monkeypatch.chdir(tmp_path)
+    async with running() as one:
+        assert await one.do(odd_work.pid) != os.getpid()
+
+
+async def test_after_an_order_that_cannot_be_read_the_calibration_is_told_again() -> None:
+    planner = Planner(offline=True)
+    async with running(planner) as one:
+        await one.do(odd_work.calibration)
+        planner.calibration = replace(planner.calibration, points=7)
+        with pytest.raises(WorkFailed):
+            await one.do(odd_work.given, odd_work.Unreadable())
+        assert (await one.do(odd_work.calibration)).points == 7
+
+
+def test_work_without_an_end_ends_though_nobody_is_left_to_end_it() -> None:
+    program = "import app.apart_process as one; one.MOST_SECONDS = 1; one.main()"
+    order = pickle.dumps((None, odd_work.sleep, (60,), {}))
+    command = [sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        process.stdin.write(HEAD.pack(len(order)) + order)
+        process.stdin.flush()
+        assert process.wait(30) == -signal.SIGALRM

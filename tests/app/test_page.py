@@ -17,7 +17,6 @@ from app.main import create_app
 from app.page.answer import Answer, answer_of
 from app.page.query import FIRST_JOB, job_of_query
 from app.pages import POLICY, STATIC
-from app.routers.page_route import answer_unknown_addresses
 from app.settings import Settings
 from ctxplan import Planner
 from tests.app.test_problems import problem_of
@@ -226,7 +225,6 @@ def test_a_tiers_numbers_name_their_counter(client: TestClient) -> None:
 @pytest.fixture(scope="module")
 def made() -> Iterator[TestClient]:
     app = create_app(Settings(allow_hub=False, log_level="error"))
-    answer_unknown_addresses(app)
     with TestClient(app) as client:
         yield client
 

@@ -16,6 +16,8 @@ from tests.app.test_cli import run
         ("CTXPLAN_LEASE_SECOND", "CTXPLAN_LEASE_SECONDS"),
         ("CTXPLAN_REQUIRE_KEY", "CTXPLAN_REQUIRE_KEYS"),
         ("CTXPLAN_DATABASEURL", "CTXPLAN_DATABASE_URL"),
+        ("CTXPLAN_PLANNING_THREADS", "CTXPLAN_PLANNING_PROCESSES"),
+        ("ctxplan_require_key", "CTXPLAN_REQUIRE_KEYS"),
     ],
 )
 def test_a_name_that_is_nearly_a_settings_is_refused(given: str, meant: str) -> None:
