@@ -174,8 +174,8 @@ class Measurement(_Document):
             before this one; null where that was not noted.
         trainer: the point's; null where the job generates, and nothing trains.
         detail: what went wrong, in a line for people; the process's last output where it died.
-        killed: of a point that crashed, whether somebody else ended its process, which says nothing of the point; null
-            for every other outcome, and in rows from before this was noted.
+        killed: true where a point crashed because somebody else ended its process, which says nothing of the point;
+            written only there, so that a release which does not know the word reads every other row.
         steps: every step that ended. steps_run: how many ran (rows from before this schema kept the last only).
         after_load_allocated_bytes, after_peft_allocated_bytes, forward_peak_bytes, backward_peak_bytes,
         optimizer_peak_bytes, peak_allocated_bytes, peak_reserved_bytes: allocated (and reserved) bytes of the last
