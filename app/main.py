@@ -112,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             processes=settings.planning_processes,
             max_waiting=settings.max_waiting_plans,
             metrics=metrics,
+            log=log,
         )
         async with lag.watched(), watched, backend.opened(), apart.running(), background.running():
             yield State(

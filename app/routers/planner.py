@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.answers import json_answer
-from app.dependencies import plans_of
+from app.dependencies import plans_of, while_connected
 from app.page.answer import Answer, More, answer_of, more_of
 from app.page.fields import form_of_job, form_of_texts
 from app.page.query import job_of_query, unknown_keys
@@ -91,11 +91,12 @@ async def models(request: Request) -> Response:
 
 
 async def _answer(request: Request, job: Job) -> Answer:
-    return await plans_of(request).ask(job.model, partial(answer_of, job, address=_address(request)))
+    question = partial(answer_of, job, address=_address(request))
+    return await while_connected(request, plans_of(request).ask(job.model, question))
 
 
 async def _more(request: Request, job: Job) -> More:
-    return await plans_of(request).ask(job.model, partial(more_of, job))
+    return await while_connected(request, plans_of(request).ask(job.model, partial(more_of, job)))
 
 
 def _not_a_moment(error: CtxplanError) -> None:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.advice import PlanAnswer
 from app.answers import json_answer
-from app.dependencies import JobBody, plans_of
+from app.dependencies import JobBody, plans_of, while_connected
 from app.openapi import problems
 from app.schemas import JOB_BODY
 from app.security import PLAN
@@ -28,4 +28,5 @@ Limit = Annotated[int, Query(ge=1, le=MOST_ASKED, description="At most so many p
 @router.post("", openapi_extra=JOB_BODY, responses={200: {"model": PlanAnswer}})
 async def plan(request: Request, job: JobBody, trainer: Trainer = None, limit: Limit = MOST_PROPOSALS) -> Response:
     """Find what to change in a job so that it fits, or to use the room that it leaves, best first."""
-    return json_answer((await plans_of(request).plan(job, trainer=trainer, limit=limit)).to_json())
+    found = await while_connected(request, plans_of(request).plan(job, trainer=trainer, limit=limit))
+    return json_answer(found.to_json())

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.answers import json_answer
-from app.dependencies import json_of_body, plans_of
+from app.dependencies import json_of_body, plans_of, while_connected
 from app.openapi import problems
 from app.preflight.request import read_request
 from app.preflight.schemas import PREFLIGHT_BODY, PreflightAnswer
@@ -23,4 +23,5 @@ async def preflight(request: Request) -> Response:
     data = await json_of_body(request)
     # A config is text of any shape, up to the body's limit: it is parsed where nobody waits for it.
     question = await to_thread.run_sync(read_request, data)
-    return json_answer((await plans_of(request).preflight(question)).to_json())
+    found = await while_connected(request, plans_of(request).preflight(question))
+    return json_answer(found.to_json())

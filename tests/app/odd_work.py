@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from ctxplan.planning import Planner
@@ -30,6 +31,11 @@ def talkative(_: Planner) -> str:
 
 def sleep(_: Planner, seconds: float) -> None:
     time.sleep(seconds)
+
+
+def write_later(_: Planner, file: Path, seconds: float) -> None:
+    time.sleep(seconds)
+    file.touch()
 
 
 def die(_: Planner) -> NoReturn:

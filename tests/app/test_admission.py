@@ -25,6 +25,7 @@ from app.admission import (
     RateLimit,
 )
 from app.apart import Apart
+from app.logs import make_logger
 from app.main import RATE_WITH_KEYS, create_app
 from app.metrics import Metrics
 from app.plans import Plans
@@ -153,7 +154,8 @@ class TestLag:
 class TestPlans:
     async def test_what_would_wait_behind_too_many_is_refused_and_the_rest_is_done(self) -> None:
         planner, metrics = Planner(offline=True), Metrics()
-        plans = Plans(planner, apart=Apart(planner, processes=0, max_waiting=1, metrics=metrics), lookup_threads=1)
+        apart = Apart(planner, processes=0, max_waiting=1, metrics=metrics, log=make_logger("error"))
+        plans = Plans(planner, apart=apart, lookup_threads=1)
         go, begun = threading.Event(), threading.Event()
 
         def work(_: object, __: object) -> str:

@@ -20,8 +20,10 @@ from starlette.testclient import TestClient
 
 from app import apart
 from app.admission import Overloaded
-from app.apart import Apart, WorkFailed
+from app.apart import Apart
+from app.apart_child import WorkFailed
 from app.apart_process import HEAD
+from app.logs import make_logger
 from app.main import create_app
 from app.metrics import Metrics
 from app.settings import Settings
@@ -85,7 +87,8 @@ def test_so_is_a_refusal(both: tuple[TestClient, TestClient], name: str) -> None
 @asynccontextmanager
 async def running(planner: Planner | None = None, **settings: Any) -> AsyncIterator[Apart]:
     planner = planner or Planner(offline=True)
-    one = Apart(planner, **{"processes": 1, "max_waiting": 4, "metrics": Metrics(), **settings})
+    log = make_logger("warning")
+    one = Apart(planner, **{"processes": 1, "max_waiting": 4, "metrics": Metrics(), "log": log, **settings})
     async with one.running():
         yield one
 
@@ -126,15 +129,54 @@ async def test_work_without_an_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
         assert await one.do(odd_work.talkative) == "the answer"
 
 
-async def test_whoever_gives_up_leaves_no_answer_for_the_next_one() -> None:
+async def test_what_has_begun_is_done_though_who_asked_gives_up(tmp_path: Path) -> None:
     async with running() as one:
+        before = await one.do(odd_work.pid)
+        waiting = asyncio.create_task(one.do(odd_work.write_later, tmp_path / "done", 0.3))
+        while one._turns.available_tokens:
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not (tmp_path / "done").exists()
+        assert await one.do(odd_work.pid) == before
+        assert (tmp_path / "done").exists()
+
+
+async def test_who_gives_up_before_it_has_begun_leaves_its_place_to_others(tmp_path: Path) -> None:
+    async with running(max_waiting=1) as one:
+        first = asyncio.create_task(one.do(odd_work.sleep, 0.5))
+        while one._turns.available_tokens:
+            await asyncio.sleep(0.01)
+        given_up = asyncio.create_task(one.do(odd_work.write_later, tmp_path / "done", 0))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Overloaded):
+            await one.do(odd_work.pid)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert await one.do(odd_work.talkative) == "the answer"
+        await first
+        assert not (tmp_path / "done").exists()
+
+
+async def test_what_is_worked_on_for_nobody_keeps_no_service_from_stopping() -> None:
+    async with running() as one:
+        before = await one.do(odd_work.pid)
         waiting = asyncio.create_task(one.do(odd_work.sleep, 600))
         while one._turns.available_tokens:
             await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+    assert not alive(before)
+
+
+async def test_what_a_process_says_is_a_line_of_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(log=make_logger("warning")) as one:
         assert await one.do(odd_work.talkative) == "the answer"
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line["line"] for line in lines if line["event"] == "a planning process said"] == ["what no answer is"]
 
 
 async def test_what_would_wait_behind_too_many_is_refused_and_the_rest_is_done() -> None:
@@ -191,11 +233,13 @@ def test_it_ends_with_a_service_that_was_killed() -> None:
     program = (
         "import asyncio\n"
         "from app.apart import Apart\n"
+        "from app.logs import make_logger\n"
         "from app.metrics import Metrics\n"
         "from ctxplan import Planner\n"
         "from tests.app import odd_work\n"
         "async def main():\n"
-        "    one = Apart(Planner(offline=True), processes=1, max_waiting=1, metrics=Metrics())\n"
+        "    log = make_logger('warning')\n"
+        "    one = Apart(Planner(offline=True), processes=1, max_waiting=1, metrics=Metrics(), log=log)\n"
         "    async with one.running():\n"
         "        print(await one.do(odd_work.pid), flush=True)\n"
         "        await asyncio.Event().wait()\n"

@@ -43,7 +43,15 @@ class Browser:
         return value
 
     def open(self, url: str) -> None:
+        """Go to a page and wait until it is there with all its scripts, or a person would look at the one before."""
+        self.run("document.isLeft = true")
         self.command("POST", "/url", {"url": url})
+        self.wait("return !document.isLeft && document.readyState === 'complete'")
+
+    @property
+    def source(self) -> str:
+        """The page as the browser has it, as HTML; in a browser without scripts as well."""
+        return str(self.command("GET", "/source"))
 
     @property
     def url(self) -> str:

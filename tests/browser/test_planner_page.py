@@ -15,6 +15,7 @@ import pytest
 from app.page.words import gib
 from tests.app.test_page import contrast
 from tests.browser.driver import Browser, browser
+from tests.probes.common import wait_for
 
 ANSWER_MS = 100
 PATIENCE_SECONDS = 6.0
@@ -377,12 +378,12 @@ def test_the_documentation_page_shows_the_interface(window: Browser, service: st
 
 def test_the_page_works_without_javascript(tmp_path: Path, service: str) -> None:
     with browser(tmp_path, javascript=False) as plain:
-        plain.open(f"{service}/?model=Qwen/Qwen3-8B&gpu=A100-40GB&max_seq_length=30000")
-        source = str(plain.command("GET", "/source"))
-        assert "Qwen3-8B · 30,000 tokens · A100-40GB" in source
+        asked = f"{service}/?model=Qwen/Qwen3-8B&gpu=A100-40GB&max_seq_length=30000"
+        plain.open(asked)
+        wait_for(lambda: "Qwen3-8B · 30,000 tokens · A100-40GB" in plain.source, "the answer is on the page")
         button = plain.command("POST", "/element", {"using": "css selector", "value": "form button[type=submit]"})
         plain.command("POST", f"/element/{next(iter(button.values()))}/click")
+        wait_for(lambda: plain.url != asked, "the form was sent")
+        wait_for(lambda: "Longest context on other cards" in plain.source, "the whole answer is on the page")
+        assert "What to change" in plain.source
         assert job_of(plain.url)["gpu"] == "A100-40GB"
-        whole = str(plain.command("GET", "/source"))
-        assert "What to change" in whole
-        assert "Longest context on other cards" in whole
