@@ -24,12 +24,17 @@ gets no answer, and every client that keeps connections knows to be quicker."""
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One request's end: its kind, its status, and its seconds since it was due."""
+    """One request's end: its kind, its status, and its seconds since it was due at a time.
+
+    Attributes:
+        late: how many of the seconds had gone by when it was sent: all connections were taken, or this side was behind.
+    """
 
     kind: str
     status: int
     seconds: float
     at: float
+    late: float = 0.0
 
 
 class Connection(asyncio.Protocol):
@@ -165,6 +170,7 @@ class Driver:
                 connection = await self._connection()
             except OSError:
                 return Answered(ask.kind, LOST, perf_counter() - due, due)
+            late = perf_counter() - due
             try:
                 status = await asyncio.wait_for(connection.ask(ask.raw(self.port)), PATIENCE_SECONDS)
             except TimeoutError:
@@ -173,7 +179,7 @@ class Driver:
             if connection.is_open:
                 connection.idle_since = perf_counter()
                 self._free.append(connection)
-            return Answered(ask.kind, status, perf_counter() - due, due)
+            return Answered(ask.kind, status, perf_counter() - due, due, late)
 
     async def _connection(self) -> Connection:
         while self._free:
