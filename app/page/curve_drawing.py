@@ -19,6 +19,10 @@ LABEL_GAP = 16
 """Pixels from one name to the next: a line of text."""
 NAME_GAP = 12
 """Pixels from a dot to the top of its name, and from its name to an edge of the plot."""
+ROOM_BESIDE = 65
+"""Percent of the width up to where a dot's name has room on its right."""
+LONGEST_NAME_SHARE = 45
+"""Percent of the width that a dot's name takes on a phone."""
 LONGEST_NAME, LONGEST_BRIEF = 27, 13
 """Characters of a name for which there is room beside the plot, and on a phone."""
 
@@ -62,6 +66,19 @@ class Mark(NamedTuple):
     point: Point
 
 
+class Name(NamedTuple):
+    """Where a dot's name begins or ends: the base line, the distance from the dot, and SVG's ``text-anchor``.
+
+    Attributes:
+        is_far: a line leads to it.
+    """
+
+    y: float
+    dx: int
+    anchor: str
+    is_far: bool = False
+
+
 class Drawing(NamedTuple):
     """Everything that the template draws."""
 
@@ -74,7 +91,7 @@ class Drawing(NamedTuple):
     zones: tuple[Zone, ...]
     marks: tuple[Mark, ...]
     job: Mark
-    job_name_y: float
+    job_name: Name
     safe: float | None
 
 
@@ -112,7 +129,7 @@ def draw(curve: Curve, longest: MaxContext, length: int) -> Drawing:
         zones=_zones(longest, scale),
         marks=marks,
         job=here,
-        job_name_y=_name_y(here.y),
+        job_name=_name(here, marks),
         safe=scale.x(longest.safe) if longest.safe and longest.safe <= curve.end else None,
     )
 
@@ -171,10 +188,16 @@ def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _name_y(dot_y: float) -> float:
-    """The base line of the text at a dot: below it, and above it where that would run into the axis."""
-    below = dot_y + 2 * NAME_GAP + 8
-    return round(below if below <= HEIGHT - NAME_GAP else dot_y - NAME_GAP, 2)
+def _name(dot: Mark, marks: Sequence[Mark]) -> Name:
+    """The curve rises: to the right of a dot there is room below it, and above it to the left. Just over the axis
+    there is none but above all of the curve that the name stands over."""
+    above, below = dot.y - NAME_GAP, dot.y + 2 * NAME_GAP
+    if dot.at > ROOM_BESIDE:
+        return Name(round(above if above >= 2 * LABEL_GAP else below, 2), -6, "end")
+    if below <= HEIGHT - NAME_GAP:
+        return Name(round(below, 2), 6, "start")
+    top = min(mark.y for mark in marks if dot.at <= mark.at <= dot.at + LONGEST_NAME_SHARE)
+    return Name(round(max(top - NAME_GAP, 2 * LABEL_GAP), 2), 6, "start", is_far=True)
 
 
 def _zones(longest: MaxContext, scale: _Scale) -> tuple[Zone, ...]:

@@ -330,6 +330,17 @@ def test_on_a_phone_the_whole_plot_of_errors_is_in_sight(window: Browser, servic
     assert all(0 <= left < right - 250 and right <= 390 for left, right in boxes)
 
 
+UNDER_THE_NAME = """
+const box = document.querySelector('.curve .now-name').getBoundingClientRect();
+const curve = document.querySelector('.curve .needed');
+const length = curve.getTotalLength();
+const points = [...Array(1001).keys()].map((part) => curve.getPointAtLength(length * part / 1000));
+return points.map((one) => one.matrixTransform(curve.getScreenCTM())).map((one) => [one.x, one.y])
+  .filter(([x, y]) => x > box.left && x < box.right && y > box.top + 2 && y < box.bottom - 2);
+"""
+"""Where the curve runs through the name of the job's dot."""
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("path", CHARTS.values(), ids=CHARTS)
 def test_every_line_of_the_curve_has_its_name_and_no_text_is_on_another(
@@ -345,6 +356,7 @@ def test_every_line_of_the_curve_has_its_name_and_no_text_is_on_another(
         assert apart, (one, other)
     card = window.run("const b = document.querySelector('.chart').getBoundingClientRect(); return [b.left, b.right]")
     assert [name for name, _, left, _, right, _ in boxes if left < card[0] - 1 or right > card[1] + 1] == []
+    assert window.run(UNDER_THE_NAME) == []
 
 
 def test_the_badges_of_the_documentation_can_be_read_in_the_dark(window: Browser, service: str) -> None:
