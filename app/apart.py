@@ -6,7 +6,6 @@ at a time. Here it has another core, and steps back where there is none.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter, fail_after, to_thread
 
-from app.admission import Overloaded
-from app.apart_child import Child, WorkFailed
+from app.apart_child import Child, NoProcess, ProcessGone, WorkFailed
 from app.metrics import Metrics
+from app.turns import Turns
+from app.work import nothing
 from ctxplan.planning import Planner
 
 if TYPE_CHECKING:
@@ -41,15 +41,15 @@ class Apart:
     def __init__(
         self, planner: Planner, *, processes: int, max_waiting: int, metrics: Metrics, log: FilteringBoundLogger
     ) -> None:
+        at_once = max(1, processes)
         self._planner = planner
-        self._max_waiting = max_waiting
         self._metrics = metrics
+        self._turns = Turns("plans", at_once=at_once, max_waiting=max_waiting, metrics=metrics, log=log)
         self._new = partial(Child, lambda line: log.warning("a planning process said", line=line))
         self._idle = [self._new() for _ in range(processes)]
         self._busy: set[Child] = set()
-        self._turns = CapacityLimiter(max(1, processes))
         self._processes = processes
-        self._working: set[asyncio.Task[Any]] = set()
+        self._threads = CapacityLimiter(at_once)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -64,10 +64,18 @@ class Apart:
             with CancelScope(shield=True):
                 for child in list(self._busy):  # for nobody: who asked has been answered, or sent away
                     await to_thread.run_sync(child.kill)
-                if self._working:
-                    await asyncio.wait(self._working)
                 for child in self._idle:
                     await to_thread.run_sync(child.end)
+
+    async def is_able(self) -> bool:
+        """Whether work is done here: some is, or would be."""
+        if not self._processes or self._turns.are_all_taken:
+            return True
+        try:
+            await self.do(nothing)
+        except (NoProcess, WorkFailed):
+            return False
+        return True
 
     async def do(
         self, work: Callable[Concatenate[Planner, Given], Answer], *given: Given.args, **named: Given.kwargs
@@ -78,25 +86,12 @@ class Apart:
             work: a function of a module; what it is given, answers and raises can be pickled.
 
         Raises:
-            Overloaded: too many wait already. CtxplanError: the work's own. WorkFailed.
+            Overloaded: too many wait already. NoProcess: none can be started. CtxplanError: the work's own. WorkFailed.
         """
-        if self._turns.available_tokens < 1 and self._turns.statistics().tasks_waiting >= self._max_waiting:
-            self._metrics.shed("plans")
-            raise Overloaded
-        turn = object()
-        await self._turns.acquire_on_behalf_of(turn)
-        working = asyncio.create_task(self._done(turn, work, given, named))
-        self._working.add(working)
-        working.add_done_callback(self._ended)
-        return cast("Answer", await asyncio.shield(working))
-
-    async def _done(self, turn: object, work: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        try:
-            if not self._processes:
-                return await to_thread.run_sync(partial(work, self._planner, *given, **named))
-            return await self._by_a_process(work, given, named)
-        finally:
-            self._turns.release_on_behalf_of(turn)
+        if not self._processes:
+            return await self._turns.in_thread(work, self._planner, *given, **named)
+        async with self._turns:
+            return cast("Answer", await self._turns.to_the_end(self._by_a_process(work, given, named)))
 
     async def _by_a_process(self, work: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         child = self._idle.pop()
@@ -104,16 +99,15 @@ class Apart:
         try:
             with fail_after(LONGEST_SECONDS):
                 order = partial(child.do, self._planner.calibration, work, given, named)
-                return await to_thread.run_sync(order, abandon_on_cancel=True)
+                return await to_thread.run_sync(order, abandon_on_cancel=True, limiter=self._threads)
+        except ProcessGone:
+            self._metrics.process_lost()
+            raise
         except TimeoutError:
             # A thread waits for its answer still: it is never asked again.
             await to_thread.run_sync(child.kill)
+            self._metrics.process_lost()
             raise WorkFailed(f"it took longer than {LONGEST_SECONDS:g} s") from None
         finally:
             self._busy.discard(child)
             self._idle.append(self._new() if child.is_over else child)
-
-    def _ended(self, working: asyncio.Task[Any]) -> None:
-        self._working.discard(working)
-        if not working.cancelled():
-            working.exception()  # where nobody waits any more, nobody else asks for it

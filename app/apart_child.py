@@ -24,6 +24,16 @@ class WorkFailed(RuntimeError):
     """The work, or its process, ended as it never should. Says how, with the traceback where there is one."""
 
 
+class ProcessGone(WorkFailed):
+    """The process ended over its work."""
+
+
+class NoProcess(CtxplanError):
+    """None can be started."""
+
+    code = "not-ready"
+
+
 @dataclass(slots=True)
 class Running:
     """A process, who listens to what it says, and what it was told last to calculate with."""
@@ -73,15 +83,18 @@ class Child:
     def do(
         self, calibration: Calibration, work: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]
     ) -> Any:
-        """Have the process do it, and wait. Raises what the work raises, and WorkFailed."""
+        """Have the process do it, and wait. Raises what the work raises, NoProcess, and WorkFailed."""
         try:
             running = self.start()
+        except OSError as error:
+            raise NoProcess(f"no process can be started that would work on this: {error}") from None
+        try:
             news = calibration if calibration is not running.knows else None
             order = pickle.dumps((news, work, given, named), protocol=pickle.HIGHEST_PROTOCOL)
             done, answer = _exchanged(running.popen, order)
         except (OSError, EOFError) as error:
             self.end()
-            raise WorkFailed(f"its process is gone: {error}") from None
+            raise ProcessGone(f"its process is gone: {error}") from None
         # After a fault of its own the process may not have read the calibration: it is told again.
         running.knows = calibration if done or isinstance(answer, CtxplanError) else None
         if done:
@@ -91,8 +104,9 @@ class Child:
     def kill(self) -> None:
         """End the process, whatever it does, for good; in any thread."""
         self.is_over = True
-        if self._running is not None:
-            self._running.popen.kill()
+        running = self._running  # the thread that waits for it may see its end first
+        if running is not None:
+            running.popen.kill()
         self.end()
 
     def end(self) -> None:

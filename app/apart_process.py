@@ -12,6 +12,11 @@ import traceback
 from contextlib import suppress
 from typing import IO, Any
 
+if __name__ == "__main__":
+    # The service is told to stop, and ends this process when it has done what it was asked. Before it imports more.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
 from app import work as _work  # noqa: F401 - what will be asked for is there when the first question comes
 from ctxplan import Planner
 from estimator.errors import CtxplanError
@@ -26,9 +31,6 @@ NICE = 5
 
 def main() -> None:
     """Work until nobody orders anything any more."""
-    # The service is told to stop, and ends this process when it has done what it was asked.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.nice(NICE)
     # Whatever prints, prints elsewhere.

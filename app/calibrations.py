@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
 from app.calibration_database import DatabaseStore, with_cause
 from app.database.url import read_url
 from app.jobs.fitting_process import fit_rows_apart
 from app.metrics import Metrics
 from app.settings import Settings
+from app.turns import TurnsOf
 from ctxplan import Planner
 from ctxplan.calibration_keeping import SHIPPED, Activation, CalibrationStore, Stored, StoreUnavailable
 from ctxplan.calibration_store import FileStore, timestamp
@@ -65,6 +66,7 @@ class Calibrations:
         metrics: Metrics,
         log: FilteringBoundLogger,
         clock: Callable[[], datetime],
+        turns: TurnsOf,
     ) -> None:
         self._store = store
         self._planner = planner
@@ -73,7 +75,7 @@ class Calibrations:
         self._metrics = metrics
         self._log = log
         self._clock = clock
-        self._fits = CapacityLimiter(1)
+        self._fits = turns("fits", at_once=1)
         self._told: str | None = None
         self._counted: str | None = None
         self._stored_at = math.nan
@@ -158,16 +160,16 @@ class Calibrations:
                 fit's process ended without an answer.
         """
         async with self._fits:
-            body = await to_thread.run_sync(self._readable, data)
+            body = await self._fits.to_the_end(to_thread.run_sync(self._readable, data))
             before = self._planner.calibration
             fitted = await fit_rows_apart(body["measurements"], before, leave_out=body.get("leave_out", ()))
-            new = await to_thread.run_sync(self.keep, fitted.calibration, fitted.documents)
+            new = await self._fits.to_the_end(to_thread.run_sync(self.keep, fitted.calibration, fitted.documents))
         shown = {"new": new, "before": before.named(), "errors": list(fitted.errors)}
         return Made(document={**summary(fitted.calibration), **shown}, new=new)
 
     async def compare(self, before: str, after: str) -> dict[str, Any]:
         """Two calibrations side by side, with their errors on the rows that are kept of both."""
-        return await to_thread.run_sync(self._compare, before, after, limiter=self._fits)
+        return await self._fits.in_thread(self._compare, before, after)
 
     async def activate(self, id: str, data: Any) -> dict[str, Any]:
         """Answer with one of them from now on. Raises UnknownCalibration, CalibrationError."""
@@ -249,6 +251,8 @@ class Calibrations:
                 await to_thread.run_sync(self.refresh)
             except CtxplanError as error:
                 self._tell(f"the calibration goes on as it was: {with_cause(error)}")
+            except Exception:  # whatever it is, the next look may do better
+                self._log.exception("the active calibration could not be looked for")
 
     def _tell(self, text: str) -> None:
         """Log a fault once, however often it is seen."""
@@ -258,7 +262,7 @@ class Calibrations:
 
 
 def open_calibrations(
-    settings: Settings, planner: Planner, *, metrics: Metrics, log: FilteringBoundLogger
+    settings: Settings, planner: Planner, *, metrics: Metrics, log: FilteringBoundLogger, turns: TurnsOf
 ) -> Calibrations:
     """The service's calibrations, the active one in use. Raises CalibrationError where its document was changed."""
     opened = Calibrations(
@@ -269,6 +273,7 @@ def open_calibrations(
         metrics=metrics,
         log=log,
         clock=lambda: datetime.now(UTC),
+        turns=turns,
     )
     opened.refresh()
     return opened

@@ -55,12 +55,13 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -
     """What the work answers, which is broken off where nobody waits for it any more. The body has been read.
 
     Raises:
-        ClientDisconnect: the client has gone. What the work raises.
+        ClientDisconnect: the client has gone. What the work raises, and what reading on raises.
     """
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
+            leaving.result()  # what was wrong with the rest of the request, if that ended it
             raise ClientDisconnect
         return working.result()
     finally:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.admission import Overloaded, retry_after
+from app.apart_child import NoProcess
 from app.calibration_database import with_cause
 from app.problems import KINDS, code_of_status, problem, problem_of
 from ctxplan.calibration_keeping import StoreUnavailable
@@ -38,7 +39,7 @@ def install_handlers(app: FastAPI) -> None:
 
 def _library_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CtxplanError)  # noqa: S101 - narrows the type that the registration guarantees
-    headers = retry_after(1) if isinstance(error, Overloaded) else None
+    headers = retry_after(1) if isinstance(error, Overloaded | NoProcess) else None
     if isinstance(error, StoreUnavailable):
         request.state.log.warning(
             "the calibrations failed", request_id=request.state.request_id, detail=with_cause(error)

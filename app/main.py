@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from threading import Event
 
 from fastapi import FastAPI
@@ -53,6 +54,7 @@ from app.security import Gate, keys_are_required, names_of
 from app.settings import Settings
 from app.state import State
 from app.tokens.service import TokenCounts
+from app.turns import Turns
 from ctxplan import Planner, __version__
 
 DESCRIPTION = (
@@ -93,8 +95,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     log = make_logger(settings.log_level)
     metrics = Metrics()
     planner = Planner(offline=not settings.allow_hub, allow_local=settings.allow_local_models)
+    turns = partial(Turns, max_waiting=settings.max_waiting_plans, metrics=metrics, log=log)
     # Before anything is served: a broken active calibration is a fault of the set-up, and says so.
-    calibrations = open_calibrations(settings, planner, metrics=metrics, log=log)
+    calibrations = open_calibrations(settings, planner, metrics=metrics, log=log, turns=turns)
 
     stopping = Event()
     lag = Lag(settings.max_lag_ms / 1000)
@@ -104,7 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         backend = Backend(settings, log=log)
         known = Planner(offline=True, allow_local=settings.allow_local_models)
-        jobs = Jobs(backend, planner, calibrations, settings, models=known)
+        jobs = Jobs(backend, planner, calibrations, settings, models=known, turns=turns)
         background = Background(jobs, seconds=settings.sweep_seconds, log=log)
         watched = calibrations.watched(settings.calibration_refresh_seconds)
         apart = Apart(
@@ -116,15 +119,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
         async with lag.watched(), watched, backend.opened(), apart.running(), background.running():
             yield State(
-                plans=Plans(planner, apart=apart, lookup_threads=settings.lookup_threads),
+                plans=Plans(planner, apart=apart, lookups=turns("lookups", at_once=settings.lookup_threads)),
                 calibrations=calibrations,
                 backend=backend,
                 gate=Gate(backend, required=needs_keys, names=names_of(settings)),
                 jobs=jobs,
-                observations=Observations(backend, planner, known=known, metrics=metrics, log=log),
+                observations=Observations(backend, planner, known=known, metrics=metrics, log=log, turns=turns),
                 event_seconds=settings.event_seconds,
                 stopping=stopping,
-                tokens=TokenCounts(offline=not settings.allow_hub, allow_local=settings.allow_local_models),
+                tokens=TokenCounts(
+                    offline=not settings.allow_hub, allow_local=settings.allow_local_models, turns=turns
+                ),
                 metrics=metrics,
                 log=log,
             )

@@ -34,8 +34,13 @@ class Metrics:
         )
         self._shed = Counter(
             "ctxplan_http_shed",
-            "Requests refused before they were looked at: one caller's rate, or the service is behind",
+            "Requests refused: one caller's rate, the service is behind, or too many of that kind wait already",
             ["why"],
+            registry=self._registry,
+        )
+        self._lost = Counter(
+            "ctxplan_planning_processes_lost",
+            "Planning processes that ended over their work, or were ended because it took too long; each is replaced",
             registry=self._registry,
         )
         self._points = Gauge("ctxplan_calibration_points", "Points of the active calibration", registry=self._registry)
@@ -71,8 +76,13 @@ class Metrics:
         self._registry.register(self.queue)
 
     def shed(self, why: str) -> None:
-        """Count a request refused for the `rate` of its caller, the `lag` of the loop, or the `plans` that wait."""
+        """Count a request refused for the `rate` of its caller, the `lag` of the loop, or what waits already: `plans`,
+        `lookups`, `tokens`, `fits`, `jobs` or `observations`."""
         self._shed.labels(why).inc()
+
+    def process_lost(self) -> None:
+        """Count a planning process that did not end by itself."""
+        self._lost.inc()
 
     def observed(self, state: str) -> None:
         """Count an observation of a training run that was kept: `within` the bound, `beyond` it, or `unjudged`."""

@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from anyio import CapacityLimiter, to_thread
-
 from app.apart import Apart
 from app.preflight import Preflight, Question, at_config, model_of
 from app.scripts import Script, write_script
+from app.turns import Turns
 from app.work import asked, checked
 from ctxplan.models import ModelFacts
 from ctxplan.planning import Planner
@@ -26,16 +25,16 @@ class Plans:
     """The planner, as the service's routes use it.
 
     Args:
-        apart: where the same planner's longer work is done. lookup_threads: how many look-ups may wait at once.
+        apart: where the same planner's longer work is done. lookups: turns of what asks the Hub or the disk.
     """
 
-    def __init__(self, planner: Planner, *, apart: Apart, lookup_threads: int) -> None:
+    def __init__(self, planner: Planner, *, apart: Apart, lookups: Turns) -> None:
         self._planner = planner
         self._apart = apart
-        self._lookups = CapacityLimiter(lookup_threads)
+        self._lookups = lookups
 
     async def estimate(self, job: Job) -> Estimate:
-        """What the job needs. Raises CtxplanError."""
+        """What the job needs. Raises CtxplanError; Overloaded where too many wait for a look-up already."""
         return self._planner.estimate(job, await self._facts(job.model))
 
     async def max_context(self, job: Job) -> MaxContext:
@@ -60,6 +59,10 @@ class Plans:
             raise at_config(error, question.reading) from None
         return await self._apart.do(checked, question, facts)
 
+    async def is_able(self) -> bool:
+        """Whether longer work is done."""
+        return await self._apart.is_able()
+
     async def ask(self, model: str | Mapping[str, Any], question: Callable[[Planner, ModelFacts], Asked]) -> Asked:
         """Answer several things of one model at once.
 
@@ -74,4 +77,4 @@ class Plans:
     async def _facts(self, model: str | Mapping[str, Any]) -> ModelFacts:
         if isinstance(model, str) and (remembered := self._planner.remembered(model)) is not None:
             return remembered
-        return await to_thread.run_sync(self._planner.facts, model, limiter=self._lookups)
+        return await self._lookups.in_thread(self._planner.facts, model)

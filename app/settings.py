@@ -74,7 +74,8 @@ class Settings(BaseSettings):
     thread of the service does, and everything else waits for it."""
 
     max_waiting_plans: int = Field(default=64, ge=0, le=10_000)
-    """How many of them may wait for that; more are refused with 503."""
+    """How many of them may wait for that, and how many others each for a look-up, a count of tokens, a fit, or the
+    queue's reckoning; more are refused with 503."""
 
     secrets_dir: DirectoryPath | None = None
     """A directory whose files are settings, each by its variable's name: `ctxplan_database_url`, `ctxplan_keys_secret`.

@@ -11,9 +11,13 @@ from app.preflight import Preflight, Question, check
 from ctxplan.models import ModelFacts
 from ctxplan.planning import Planner
 
-__all__ = ["answer_of", "asked", "checked", "more_of"]
+__all__ = ["answer_of", "asked", "checked", "more_of", "nothing"]
 
 Answer = TypeVar("Answer")
+
+
+def nothing(_: Planner) -> None:
+    """Nothing: who can do it could do something."""
 
 
 def checked(planner: Planner, question: Question, facts: ModelFacts) -> Preflight:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
 from app.backend import Backend
 from app.calibrations import Calibrations
@@ -44,6 +44,7 @@ from app.queue.requests import digest_of
 from app.queue.submit import submit
 from app.queue.tokens import new_token
 from app.settings import Settings
+from app.turns import TurnsOf
 from ctxplan import Planner
 
 THREADS = 4
@@ -70,7 +71,14 @@ class Jobs:
     """
 
     def __init__(
-        self, backend: Backend, planner: Planner, calibrations: Calibrations, settings: Settings, *, models: Planner
+        self,
+        backend: Backend,
+        planner: Planner,
+        calibrations: Calibrations,
+        settings: Settings,
+        *,
+        models: Planner,
+        turns: TurnsOf,
     ) -> None:
         self.backend = backend
         self.calibrations = calibrations
@@ -80,7 +88,7 @@ class Jobs:
         self._planner = planner
         self._models = models
         self._time_limit_seconds = settings.probe_time_limit_seconds
-        self._threads = CapacityLimiter(THREADS)
+        self._threads = turns("jobs", at_once=THREADS)
 
     async def submit(self, data: Any, *, submitter: str, key: str | None) -> tuple[dict[str, Any], bool]:
         """Queue what is to be measured. The answer, and whether it was given to this key before.
@@ -89,7 +97,7 @@ class Jobs:
             CtxplanError: something in the request is none; IdempotencyConflict: the key stands for another request.
         """
         body = read_submission(data)
-        requests = await to_thread.run_sync(expand, body, self._planner, limiter=self._threads)
+        requests = await self._threads.in_thread(expand, body, self._planner)
         asked = _Asked(
             submitter=submitter, jobs=requests, idempotency_key=key, campaign_model=model_of(body), body=data
         )
@@ -154,9 +162,7 @@ class Jobs:
         """
         store = await self.backend.jobs()
         job = await store.get(key.job_id)
-        reason = await to_thread.run_sync(
-            doubt_of_result, data, job, self.calibrations.calibration, limiter=self._threads
-        )
+        reason = await self._threads.in_thread(doubt_of_result, data, job, self.calibrations.calibration)
         done = await store.complete(key, data, quarantine=reason)
         self.changed.set()
         # Sent again, it stands as it did the first time, whatever would be thought of it now.
@@ -230,9 +236,7 @@ class Jobs:
         """
         body = read_object(MEASUREMENTS, data, what="measurements", required=frozenset({"measurements"}))
         calibration = self.calibrations.calibration
-        listed = await to_thread.run_sync(
-            to_be_taken_in, body["measurements"], self._models, calibration, limiter=self._threads
-        )
+        listed = await self._threads.in_thread(to_be_taken_in, body["measurements"], self._models, calibration)
         items, is_new = [], False
         database = await self.backend.database()
         async with database.write() as connection:

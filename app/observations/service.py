@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anyio import CapacityLimiter, to_thread
-
 from app.backend import Backend
 from app.jobs.views import when
 from app.metrics import Metrics
 from app.observations.judging import Judged, State, judge
 from app.observations.reading import read_observations
 from app.observations.store import keep, list_observations
+from app.turns import TurnsOf
 from ctxplan import Planner
 
 if TYPE_CHECKING:
@@ -29,18 +28,25 @@ class Observations:
     """
 
     def __init__(
-        self, backend: Backend, planner: Planner, *, known: Planner, metrics: Metrics, log: FilteringBoundLogger
+        self,
+        backend: Backend,
+        planner: Planner,
+        *,
+        known: Planner,
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+        turns: TurnsOf,
     ) -> None:
         self._backend = backend
         self._planner = planner
         self._known = known
         self._metrics = metrics
         self._log = log
-        self._threads = CapacityLimiter(THREADS)
+        self._threads = turns("observations", at_once=THREADS)
 
     async def take_in(self, data: Any, *, submitter: str) -> tuple[dict[str, Any], bool]:
         """Keep observations, all or none; whether one of them is new. Raises InvalidSubmission."""
-        judged = await to_thread.run_sync(self._judged, data, limiter=self._threads)
+        judged = await self._threads.in_thread(self._judged, data)
         now = self._backend.clock()
         async with (await self._backend.database()).write() as connection:
             kept = await keep(connection, data["observations"], judged, now, submitter=submitter)

@@ -56,6 +56,8 @@ async def readyz(request: Request) -> Response:
     except Exception:  # whatever it is, the answer is "not ready", and the log has the cause
         request.state.log.exception("not ready", request_id=request.state.request_id)
         return _not_ready(request, "an estimate could not be made; the log has the cause")
+    if not await plans_of(request).is_able():
+        return _not_ready(request, "no process can be started that would work on plans")
     gate: Gate = request.state.gate
     if gate.required and not await request.state.backend.can_check_keys():
         return _not_ready(request, "no key can be checked: the database or their secret is not there")

@@ -7,10 +7,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from anyio import CapacityLimiter, to_thread
-
 from app.tokens.question import TokensQuestion
 from app.tokens.tokenizer import ModelTokenizer, find_tokenizer, need_tokenizers
+from app.turns import TurnsOf
 from ctxplan.token_lengths import TokenLengths
 
 AT_ONCE = 2
@@ -25,19 +24,20 @@ class TokenCounts:
 
     Args:
         offline: never ask the Hub for a tokenizer. allow_local: read one from a path of this machine.
+        turns: makes turns for work of a name.
     """
 
-    def __init__(self, *, offline: bool, allow_local: bool) -> None:
+    def __init__(self, *, offline: bool, allow_local: bool, turns: TurnsOf) -> None:
         self._offline = offline
         self._allow_local = allow_local
-        self._work = CapacityLimiter(AT_ONCE)
-        self._lookups = CapacityLimiter(LOOKUPS_AT_ONCE)
+        self._work = turns("tokens", at_once=AT_ONCE)
+        self._lookups = turns("lookups", at_once=LOOKUPS_AT_ONCE)
         self._kept = _Kept()
 
     async def answer(self, asked: TokensQuestion) -> dict[str, Any]:
-        """The report as JSON values. Raises CtxplanError."""
-        file = await to_thread.run_sync(self._find, asked.tokenizer, limiter=self._lookups) if asked.texts else None
-        return await to_thread.run_sync(self._report, asked, file, limiter=self._work)
+        """The report as JSON values. Raises CtxplanError; Overloaded where too many wait already."""
+        file = await self._lookups.in_thread(self._find, asked.tokenizer) if asked.texts else None
+        return await self._work.in_thread(self._report, asked, file)
 
     def _find(self, name: str) -> Path:
         need_tokenizers()

@@ -30,6 +30,7 @@ from app.main import RATE_WITH_KEYS, create_app
 from app.metrics import Metrics
 from app.plans import Plans
 from app.settings import Settings
+from app.turns import Turns
 from ctxplan import Planner
 from tests.app.jobs import FITS, MODEL
 from tests.app.test_problems import problem_of
@@ -154,8 +155,10 @@ class TestLag:
 class TestPlans:
     async def test_what_would_wait_behind_too_many_is_refused_and_the_rest_is_done(self) -> None:
         planner, metrics = Planner(offline=True), Metrics()
-        apart = Apart(planner, processes=0, max_waiting=1, metrics=metrics, log=make_logger("error"))
-        plans = Plans(planner, apart=apart, lookup_threads=1)
+        log = make_logger("error")
+        apart = Apart(planner, processes=0, max_waiting=1, metrics=metrics, log=log)
+        lookups = Turns("lookups", at_once=1, max_waiting=1, metrics=metrics, log=log)
+        plans = Plans(planner, apart=apart, lookups=lookups)
         go, begun = threading.Event(), threading.Event()
 
         def work(_: object, __: object) -> str:

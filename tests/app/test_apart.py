@@ -9,7 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from app import apart
 from app.admission import Overloaded
 from app.apart import Apart
-from app.apart_child import WorkFailed
+from app.apart_child import NoProcess, WorkFailed
 from app.apart_process import HEAD
 from app.logs import make_logger
 from app.main import create_app
@@ -34,7 +34,10 @@ from tests.app.jobs import CONFIG, DOES_NOT_FIT, FITS, MODEL, WRONG_JOBS
 from tests.probes.common import alive, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-YAML = "base_model: unsloth/Llama-3.2-1B-Instruct\nadapter: qlora\nload_in_4bit: true\nsequence_len: 2048\n"
+YAML = (
+    "base_model: unsloth/Llama-3.2-1B-Instruct\nadapter: qlora\nload_in_4bit: true\nsequence_len: 2048\n"
+    "lora_r: 16\nlora_target_linear: true\n"
+)
 PREFLIGHTS: tuple[dict[str, Any], ...] = (
     {"config": json.dumps(FITS), "file": "job.json"},
     {"config": json.dumps(DOES_NOT_FIT), "file": "job.json"},
@@ -71,12 +74,14 @@ def test_a_plan_is_the_same_wherever_it_is_made(both: tuple[TestClient, TestClie
 @pytest.mark.parametrize("path", ["/", "/page/answer", "/page/more", "/planner.json"])
 @pytest.mark.parametrize("query", [f"model={MODEL}&max_seq_length=4096", "model=nobody/nothing", "gpu=none"])
 def test_so_is_a_page(both: tuple[TestClient, TestClient], path: str, query: str) -> None:
-    same(both, "GET", f"{path}?{query}")
+    found = same(both, "GET", f"{path}?{query}")
+    alone = path.startswith("/page")  # which answers a question that cannot be answered too
+    assert found.status_code == (200 if alone or "4096" in query else 422)
 
 
-@pytest.mark.parametrize("body", PREFLIGHTS)
-def test_so_is_a_preflight(both: tuple[TestClient, TestClient], body: dict[str, Any]) -> None:
-    assert same(both, "POST", "/v1/preflight", body).status_code in (200, 404, 422)
+@pytest.mark.parametrize(("body", "status"), list(zip(PREFLIGHTS, (200, 200, 200, 422, 422), strict=True)))
+def test_so_is_a_preflight(both: tuple[TestClient, TestClient], body: dict[str, Any], status: int) -> None:
+    assert same(both, "POST", "/v1/preflight", body).status_code == status
 
 
 @pytest.mark.parametrize("name", WRONG_JOBS)
@@ -129,25 +134,28 @@ async def test_work_without_an_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
         assert await one.do(odd_work.talkative) == "the answer"
 
 
+async def busy(one: Apart, work: Callable[..., Any], *given: Any) -> asyncio.Task[Any]:
+    """Somebody who has a process to himself."""
+    asked = asyncio.create_task(one.do(work, *given))
+    while not one._turns.are_all_taken:
+        await asyncio.sleep(0.01)
+    return asked
+
+
 async def test_what_has_begun_is_done_though_who_asked_gives_up(tmp_path: Path) -> None:
     async with running() as one:
         before = await one.do(odd_work.pid)
-        waiting = asyncio.create_task(one.do(odd_work.write_later, tmp_path / "done", 0.3))
-        while one._turns.available_tokens:
-            await asyncio.sleep(0.01)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+        asked = await busy(one, odd_work.write_later, tmp_path / "done", 0.3)
+        asked.cancel()
         assert not (tmp_path / "done").exists()
         assert await one.do(odd_work.pid) == before
         assert (tmp_path / "done").exists()
+        assert asked.cancelled()
 
 
 async def test_who_gives_up_before_it_has_begun_leaves_its_place_to_others(tmp_path: Path) -> None:
     async with running(max_waiting=1) as one:
-        first = asyncio.create_task(one.do(odd_work.sleep, 0.5))
-        while one._turns.available_tokens:
-            await asyncio.sleep(0.01)
+        first = await busy(one, odd_work.sleep, 0.5)
         given_up = asyncio.create_task(one.do(odd_work.write_later, tmp_path / "done", 0))
         await asyncio.sleep(0.05)
         with pytest.raises(Overloaded):
@@ -160,16 +168,55 @@ async def test_who_gives_up_before_it_has_begun_leaves_its_place_to_others(tmp_p
         assert not (tmp_path / "done").exists()
 
 
-async def test_what_is_worked_on_for_nobody_keeps_no_service_from_stopping() -> None:
+async def test_what_is_worked_on_for_nobody_keeps_no_service_from_stopping(capfd: pytest.CaptureFixture[str]) -> None:
     async with running() as one:
         before = await one.do(odd_work.pid)
-        waiting = asyncio.create_task(one.do(odd_work.sleep, 600))
-        while one._turns.available_tokens:
-            await asyncio.sleep(0.01)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+        asked = await busy(one, odd_work.sleep, 600)
+        asked.cancel()
+        await asyncio.sleep(0.05)
     assert not alive(before)
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert "its process is gone" in capfd.readouterr().err
+
+
+async def test_a_process_that_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics()
+    async with running(metrics=metrics) as one:
+        with pytest.raises(WorkFailed):
+            await one.do(odd_work.die)
+        monkeypatch.setattr(apart, "LONGEST_SECONDS", 0.05)
+        with pytest.raises(WorkFailed):
+            await one.do(odd_work.sleep, 600)
+    assert "ctxplan_planning_processes_lost_total 2.0" in metrics.text().decode()
+
+
+async def test_it_is_able_while_it_works_and_while_it_could(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as one:
+        asked = await busy(one, odd_work.sleep, 0.3)
+        assert await one.is_able()
+        await asked
+        assert await one.is_able()
+        with pytest.raises(WorkFailed):
+            await one.do(odd_work.die)
+        monkeypatch.setattr("app.apart_child.command_of", lambda _: ["/nothing/here"])
+        assert not await one.is_able()
+        with pytest.raises(NoProcess):
+            await one.do(odd_work.pid)
+
+
+def test_a_service_without_its_processes_says_that_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("app.apart_child.command_of", lambda _: ["/nothing/here"])
+        settings = Settings(allow_hub=False, log_level="error", planning_processes=1)
+        with TestClient(create_app(settings)) as client:
+            for answer in (client.get("/readyz"), client.post("/v1/plans", json=FITS)):
+                assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")
+            assert answer.headers["retry-after"] == "1"
+            assert client.post("/v1/estimates", json=FITS).status_code == 200
+            patch.undo()
+            assert client.get("/readyz").status_code == 200
+            assert client.post("/v1/plans", json=FITS).status_code == 200
 
 
 async def test_what_a_process_says_is_a_line_of_the_log(capfd: pytest.CaptureFixture[str]) -> None:
@@ -181,9 +228,7 @@ async def test_what_a_process_says_is_a_line_of_the_log(capfd: pytest.CaptureFix
 
 async def test_what_would_wait_behind_too_many_is_refused_and_the_rest_is_done() -> None:
     async with running(max_waiting=1) as one:
-        tasks = [asyncio.create_task(one.do(odd_work.sleep, 0.5))]
-        while one._turns.available_tokens:
-            await asyncio.sleep(0.01)
+        tasks = [await busy(one, odd_work.sleep, 0.5)]
         tasks.append(asyncio.create_task(one.do(odd_work.sleep, 0)))
         await asyncio.sleep(0.05)
         with pytest.raises(Overloaded):

@@ -19,6 +19,7 @@ from app.calibration_schemas import (
     FittedAnswer,
     Listing,
 )
+from app.calibrations import Calibrations
 from app.main import create_app
 from app.settings import Settings
 from ctxplan.calibration_store import FileStore
@@ -29,6 +30,7 @@ from probes.fitting.rows import documents_of
 from tests.app.jobs import FITS
 from tests.app.test_problems import problem_of
 from tests.ctxplan.test_calibration_store import NOW, made
+from tests.probes.common import wait_for
 from tests.probes.documents import committed, eager_row
 from tests.probes.test_drift import scaled
 
@@ -152,6 +154,22 @@ class TestActivating:
         end = time.monotonic() + 20
         while answered_with(own) != made(1).id:
             assert time.monotonic() < end, "the activation was never seen"
+
+    def test_it_is_followed_after_a_fault_that_nobody_foresaw(
+        self, own: TestClient, store: FileStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        faults = []
+
+        def fault(*_: object) -> None:
+            faults.append(1)
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Calibrations, "refresh", fault)
+            wait_for(lambda: len(faults) > 1, "it is looked for again")
+        store.put(made(1))
+        store.activate(made(1).id, why="on the command line", at=NOW)
+        wait_for(lambda: answered_with(own) == made(1).id, "the activation is seen")
 
     def test_a_document_that_is_changed_meanwhile_changes_no_answer(self, own: TestClient, store: FileStore) -> None:
         store.put(made(1))

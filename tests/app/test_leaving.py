@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -23,6 +24,7 @@ ASKED: tuple[tuple[str, str, str, Any], ...] = (
     ("ask", "GET", "/page/answer", None),
     ("ask", "GET", "/page/more", None),
     ("ask", "GET", "/", None),
+    ("ask", "GET", "/planner.json", None),
 )
 
 
@@ -59,6 +61,36 @@ async def ask(app: FastAPI, state: dict[str, Any], method: str, path: str, body:
     scope |= {"headers": headers, "state": state, "scheme": "http", "http_version": "1.1", "root_path": ""}
     scope |= {"client": ("127.0.0.1", 1), "server": ("testserver", 80)}
     await app(scope, receive, send)  # type: ignore[arg-type]
+
+
+async def test_a_body_that_grows_too_large_meanwhile_is_a_problem_and_no_departure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def long(*_: Any, **__: Any) -> None:
+        await asyncio.sleep(600)
+
+    monkeypatch.setattr(Plans, "ask", long)
+    app = create_app(Settings(allow_hub=False, log_level="error", max_body_bytes=1024))
+    async with app.router.lifespan_context(app) as state:
+        transport = httpx.ASGITransport(_with(app, dict(state or {})))
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+
+            async def body() -> AsyncIterator[bytes]:
+                for _ in range(3):
+                    yield b"x" * 1000
+
+            answer = await asyncio.wait_for(client.request("GET", "/page/more", content=body()), 30)
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+    assert answer.headers["x-request-id"]
+
+
+def _with(app: FastAPI, state: dict[str, Any]) -> Callable[..., Any]:
+    """The application, given what its server would give it."""
+
+    async def served(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await app({**scope, "state": dict(state)}, receive, send)
+
+    return served
 
 
 @pytest.mark.parametrize(("name", "method", "path", "body"), ASKED, ids=[one[2] for one in ASKED])
