@@ -15,7 +15,7 @@ from estimator.advise.answer import Advice, Goal, Proposal, Standing
 from estimator.advise.bench import AS_ASKED, Bench, Choice, longest_safe, simulated
 from estimator.advise.code import code_lines
 from estimator.advise.options import Option, knobs_of, larger_cards
-from estimator.advise.prices import FREE, NOTHING, Price
+from estimator.advise.prices import FREE, Paid, Price, longer_context
 from estimator.advise.room import batch_options
 from estimator.advise.search import Scope, cheap_scope, cheapest, useful_scope
 from estimator.answer import Outcome, Prepared, prepare
@@ -23,6 +23,7 @@ from estimator.architecture import Architecture
 from estimator.calibration.document import STRUCTURAL, Calibration
 from estimator.job import MAX_TOKENS, Job
 from estimator.resolve import Trainer
+from estimator.rope import describe_rope
 from estimator.solve import running_room
 
 MOST_PROPOSALS = 8
@@ -107,6 +108,9 @@ class Adviser:
     def _longer(self) -> Iterator[Proposal]:
         bench, now = self._bench, self._bench.longest(self._bench.as_is)
         asked = self._now.run.job.max_seq_length
+        native = self._now.run.architecture.rope.native_length
+        if asked < native < now:
+            yield self._chosen("context", bench, bench.as_is, length=native)
         if now > asked:
             yield self._chosen("context", bench, bench.as_is)
         target = int(max(now, 1) * LONGER) + 1
@@ -143,20 +147,25 @@ class Adviser:
                 return [proposal for proposal in found if proposal]
         return []
 
-    def _chosen(self, goal: Goal, bench: Bench, choice: Choice) -> Proposal:
-        """The proposal of a choice that the bench has simulated."""
+    def _chosen(self, goal: Goal, bench: Bench, choice: Choice, *, length: int | None = None) -> Proposal:
+        """The proposal of a choice that the bench has simulated; of a context, at the longest one or at a length."""
         longest = bench.longest(choice)
+        length = length or longest
         prepared = bench.prepared(choice)
         assert prepared is not None  # noqa: S101 - a choice with room was prepared
         options = bench.options(choice)
         if goal == "context":
-            options.insert(0, Option(self._length(longest), *NOTHING))
-            if len(options) > 1:
-                options[0] = options[0]._replace(words=f"context: {longest:,} tokens")
-            changed = bench.prepare({**bench.changes(choice), **self._length(longest)})
+            options.insert(0, Option(self._length(length), *self._longer_context(length, prepared)))
+            changed = bench.prepare({**bench.changes(choice), **self._length(length)})
             assert changed is not None  # noqa: S101 - a length is refused by no job
             prepared = changed
         return self._described(goal, options, prepared, longest)
+
+    def _longer_context(self, longest: int, prepared: Prepared) -> Paid:
+        run = prepared.run
+        rope = run.architecture.rope
+        told = describe_rope(rope, longest, extends=run.own_forward)
+        return longer_context(longest, native=rope.native_length, factor=told["factor"])
 
     def _length(self, longest: int) -> dict[str, Any]:
         asked = self._bench.job
@@ -256,7 +265,7 @@ def _merits(proposal: Proposal) -> tuple[int, ...]:
     """What a goal wants more of. A longer context and a larger batch are there to fill the card, so their peaks are no
     merit."""
     if proposal.goal == "context":
-        return (proposal.standing.longest,)
+        return (proposal.job.max_seq_length,)
     if proposal.goal == "batch":
         return (proposal.job.per_device_train_batch_size,)
     return -proposal.standing.peak_allocated_bytes.expected, proposal.standing.longest

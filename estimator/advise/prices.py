@@ -103,13 +103,25 @@ FOUR_BIT_ADAPTERS_ALONE = Paid(
 EMBEDDINGS_FROZEN = Paid(Price(quality=6), "quality: embeddings and head keep their base weights")
 ATTENTION_ALONE = Paid(Price(quality=8), "quality: the MLP keeps its base weights")
 QUERY_AND_VALUE_ALONE = Paid(Price(quality=12), "quality: only queries and values are adapted")
-NOTHING = Paid(FREE, "costs nothing: the card has the room")
-LARGER_BATCH = Paid(FREE, "costs nothing: more prompts are answered at once")
+LARGER_BATCH = Paid(FREE, "uses the card's room: more prompts are answered at once")
 
 
 def folded(*, effective: int) -> Paid:
     """Accumulated micro-batches that run as one."""
-    return Paid(FREE, f"costs nothing: fewer and larger micro-batches, the effective batch stays {effective:,}")
+    return Paid(FREE, f"uses the card's room: fewer and larger micro-batches, the effective batch stays {effective:,}")
+
+
+def longer_context(tokens: int, *, native: int, factor: float) -> Paid:
+    """A longer context, which is another result beyond the positions that the model was trained on.
+
+    Args:
+        factor: by which RoPE is scaled to reach them; 1 where it is not.
+    """
+    if tokens <= native:
+        return Paid(FREE, f"context: {tokens:,} tokens, in the card's room")
+    how = f"RoPE is scaled by {factor:.2f}" if factor > 1 else "with RoPE as configured"
+    words = f"context: {tokens:,} tokens; quality: the model's own context is {native:,}, beyond it {how}"
+    return Paid(Price(quality=1), words)
 
 
 def other_batch(before: int, now: int) -> Paid:

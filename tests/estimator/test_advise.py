@@ -149,14 +149,24 @@ class TestAJobThatFitsNowhere:
 
 
 class TestAJobWithRoom:
-    def test_a_longer_context_costs_nothing_and_is_the_longest(self):
+    def test_a_longer_context_is_free_up_to_the_models_own_and_costs_quality_beyond_it(self):
         answer = advice(ROOMY)
         assert answer.standing.verdict == "fits"
-        free = answer.proposals[0]
-        assert (free.goal, free.price) == ("context", FREE)
+        free, longer = [p for p in answer.proposals if p.goal == "context"][:2]
+        assert (answer.proposals[0], free.price) == (free, FREE)
+        assert free.changes == {"max_seq_length": 131072}
         longest = max_context(parse_job(ROOMY), architecture_of(ROOMY["model"])).safe
-        assert free.changes == {"max_seq_length": longest}
-        assert free.standing.verdict == "fits"
+        assert longest > 131072
+        assert (longer.changes, longer.price) == ({"max_seq_length": longest}, Price(quality=1))
+        assert "the model's own context is 131,072" in longer.options[0].words
+        assert free.standing.verdict == longer.standing.verdict == "fits"
+
+    def test_within_the_models_own_context_the_longest_is_free(self):
+        job = {**ROOMY, "gpu": "L40S-48GB"}
+        longest = max_context(parse_job(job), architecture_of(job["model"])).safe
+        assert job["max_seq_length"] < longest < 131072
+        first = advice(job).proposals[0]
+        assert (first.changes, first.price) == ({"max_seq_length": longest}, FREE)
 
     def test_changes_make_the_context_longer_still(self):
         contexts = [p for p in advice(ROOMY).proposals if p.goal == "context"]

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from estimator import JobError, estimate, job_to_json, max_context, parse_job
 from estimator.advise import Advice, Proposal, advise
 from estimator.advise.answer import plain
+from estimator.advise.prices import FREE
 from tests.estimator.random_jobs import job_data, read
 
 EXAMPLES = settings(
@@ -82,6 +83,8 @@ def at_least_as_good(one: Proposal, other: Proposal) -> bool:
     cheaper = all(mine <= theirs for mine, theirs in zip(one.price, other.price, strict=True))
     smaller = one.standing.peak_allocated_bytes.expected <= other.standing.peak_allocated_bytes.expected
     longer = one.standing.longest >= other.standing.longest
+    if one.goal == "context":
+        longer = one.job.max_seq_length >= other.job.max_seq_length
     wider = one.goal != "batch" or one.job.per_device_train_batch_size >= other.job.per_device_train_batch_size
     return cheaper and smaller and longer and wider
 
@@ -120,7 +123,10 @@ def test_a_longer_context_is_longer_and_a_larger_batch_larger(data):
     answer = advice(data)
     for proposal in answer.proposals:
         if proposal.goal == "context":
-            assert proposal.job.max_seq_length == proposal.standing.longest > answer.job.max_seq_length
+            length = proposal.job.max_seq_length
+            is_native = proposal.price == FREE and length < proposal.standing.longest
+            assert answer.job.max_seq_length < length <= proposal.standing.longest
+            assert is_native or length == proposal.standing.longest
         if proposal.goal == "batch":
             assert proposal.job.per_device_train_batch_size > answer.job.per_device_train_batch_size
 
