@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.page.bar import Bar, bar_of
+from app.page.beyond import evidence_of
 from app.page.cards import CardRow, cards_of
 from app.page.changes import Changes, changes_of
 from app.page.copies import Copy, copies_of
@@ -90,7 +91,7 @@ def answer_of(job: Job, planner: Planner, facts: ModelFacts, *, address: str) ->
         facts=facts,
         estimate=estimate,
         longest=longest,
-        bar=bar_of(estimate),
+        bar=bar_of(estimate, evidence_of(job, planner, facts)),
         curve=curve,
         drawing=draw(curve, longest, length),
         symbols=symbols_of(facts.architecture, estimate.job),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from app.page.beyond import beyond
 from app.page.terms import GroupedTerms, grouped
+from app.page.words import human
 from estimator import Estimate
+from estimator.calibration.bound import Evidence
 
 BEYOND = 1.03
 """The bar is a little longer than the larger of what is needed and what the card leaves, so that its end shows."""
@@ -22,29 +25,25 @@ class Segment(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """The bar. ``room``: where the card ends, percent. ``over_bytes``: what is needed beyond it in the bound, or 0."""
+    """The bar. ``groups``: the tensors; ``beyond``: what is needed beside them. ``room``: where the card ends, percent.
+    ``over_bytes``: what is needed beyond it in the bound, or 0."""
 
     segments: tuple[Segment, ...]
     groups: tuple[GroupedTerms, ...]
+    beyond: tuple[GroupedTerms, ...]
     room: float
-    rounding_bytes: int
-    margin_bytes: int
     free_bytes: int
     over_bytes: int
 
 
-def bar_of(estimate: Estimate) -> Bar:
-    """Lay out the terms of the peak, then what the allocator rounds, the margin of the bound, and what is left."""
+def bar_of(estimate: Estimate, evidence: Evidence) -> Bar:
+    """Lay out the terms of the peak, then the pages that stay half used, the margin of the bound, and what is left."""
     room, needed = estimate.room_bytes, estimate.needed_bytes
-    allocated = estimate.peak_allocated_bytes.expected
-    groups = grouped(estimate.terms)
+    groups, others = grouped(estimate.terms), beyond(estimate, evidence)
     free = max(0, room - needed.upper)
-    parts = [(one.group.key, term.name, term.bytes) for one in groups for term in one.terms]
-    parts += [
-        ("rounding", "what the allocator rounds up", needed.expected - allocated),
-        ("margin", "the margin of the upper bound", needed.upper - needed.expected),
-        ("free", "free", free),
-    ]
+    parts = [(one.group.key, human(term.name), term.bytes) for one in groups for term in one.terms]
+    parts += [(one.group.key, one.group.title, one.bytes) for one in others]
+    parts.append(("free", "Free", free))
     scale = 100 / (max(room, needed.upper) * BEYOND)
     segments, before = [], 0
     for key, title, size in parts:
@@ -54,9 +53,8 @@ def bar_of(estimate: Estimate) -> Bar:
     return Bar(
         segments=tuple(segments),
         groups=groups,
+        beyond=others,
         room=round(room * scale, 3),
-        rounding_bytes=max(0, needed.expected - allocated),
-        margin_bytes=needed.upper - needed.expected,
         free_bytes=free,
         over_bytes=max(0, needed.upper - room),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from app.page.curve import COMMON_CARDS
@@ -48,6 +49,13 @@ class CardRow(NamedTuple):
     gpu: str
     chosen: bool
     cells: tuple[Cell, ...]
+
+    @property
+    def columns(self) -> tuple[tuple[Cell, int], ...]:
+        """The cells, each with how many columns it takes: why several modes have no number is said once."""
+        same = groupby(self.cells, key=lambda cell: (cell.fault, cell.mode if cell.fault is None else None))
+        listed = [list(cells) for _, cells in same]
+        return tuple((cells[0], len(cells)) for cells in listed)
 
     def to_json(self) -> dict[str, Any]:
         return {"gpu": self.gpu, "modes": [cell.to_json() for cell in self.cells]}

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from estimator import Architecture, Job
 from estimator.estimate import Term
 
+NO_NAME = re.compile(r"(?!)")
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -18,7 +20,7 @@ class Group:
     key: str
     title: str
     note: str
-    pattern: re.Pattern[str]
+    pattern: re.Pattern[str] = NO_NAME
 
 
 class GroupedTerms(NamedTuple):

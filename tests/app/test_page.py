@@ -120,6 +120,40 @@ def test_every_field_of_a_page_has_a_name_that_is_spoken(shown: Reader) -> None:
     assert all(one.get("aria-hidden") or one.get("aria-labelledby") or one.get("aria-label") for one in pictures)
 
 
+def test_nothing_is_said_in_a_tooltip_alone(shown: Reader) -> None:
+    assert [(tag, attributes) for tag, attributes in shown.elements if "title" in attributes and tag != "time"] == []
+
+
+def test_a_field_with_a_hint_names_it_and_one_that_was_refused_its_fault_too(client: TestClient) -> None:
+    response = client.get("/?model=Qwen/Qwen3-8B&host_ram_gib=much", headers=HTML)
+    fields = {str(one.get("id")): one.get("aria-describedby") for one in Reader(response.text).all("input", "select")}
+    assert fields["host_ram_gib"] == "host_ram_gib-hint fault"
+    assert fields["unsloth_tiled_mlp"] == "unsloth_tiled_mlp-hint"
+    assert fields["r"] is None
+    hints = dict(re.findall(r'<p class="hint" id="([\w-]+)">([^<]+)</p>', response.text))
+    assert hints["host_ram_gib-hint"] == "Empty: never a limit"
+    assert set(hints) == {name for names in fields.values() if names for name in names.split() if name != "fault"}
+
+
+def test_why_a_card_has_no_number_can_be_read(client: TestClient) -> None:
+    asked = "model=Qwen/Qwen3-8B&attn_implementation=flash_attention_2"
+    text = client.get(f"/page/more?{asked}").text
+    found = re.search(r'<th scope="row">T4-16GB</th>\s*<td class="why" colspan="3">([^<]+)</td>', text)
+    assert found
+    assert "too old for FlashAttention 2" in found[1]
+
+
+def test_the_terms_of_the_margin_are_on_the_page(client: TestClient) -> None:
+    text = re.sub(r"\s+", " ", client.get("/", headers=HTML).text)
+    for group, formula in (
+        ("rounding", "64 MiB, or what fragmentation"),
+        ("margin", "of the tensors at the peak"),
+    ):
+        part = text.partition(f'data-keep="{group}">')[2].partition("</details>")[0]
+        assert formula in part
+        assert "estimator/calibration/" in part
+
+
 def test_a_page_has_a_language_a_title_one_main_part_and_one_first_heading(shown: Reader) -> None:
     assert shown.all("html")[0]["lang"] == "en"
     assert [len(shown.all(tag)) for tag in ("title", "main")][1] == 1

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page.answer import Answer, answer_of
-from app.page.bar import bar_of
+from app.page.answer import Answer
+from app.page.bar import Bar, bar_of
+from app.page.beyond import evidence_of
 from app.page.cards import cards_of
 from app.page.curve import round_up
 from app.page.curve_drawing import HEIGHT, LABEL_GAP, spread
@@ -18,29 +19,37 @@ from app.page.evidence import LEFT, RIGHT, error_plot, place
 from app.page.query import job_of_query
 from app.page.search import search
 from app.page.terms import GROUPS, group_of, grouped
-from app.page.words import gib, human, signed, thousands
+from app.page.words import MIB, gib, human, signed, thousands
 from ctxplan import Planner
 from ctxplan.calibrations import shipped
 from ctxplan.models import models
+from estimator import Estimate
+from estimator.calibration.bound import conformal_margin
 from estimator.calibration.document import STRUCTURAL
 from estimator.errors import CtxplanError
+from tests.app.test_page import first as first
+from tests.app.test_page import planner as planner
+
+PAIRS = {
+    "first": [],
+    "room to spare": [("model", "Qwen/Qwen3-8B"), ("gpu", "T4-16GB")],
+    "even odds": [("model", "Qwen/Qwen3-8B"), ("confidence", "0.5")],
+    "few points": [("model", "Qwen/Qwen3-8B"), ("weights", "load_in_8bit"), ("confidence", "0.99")],
+    "experts": [("model", "Qwen/Qwen3-30B-A3B")],
+}
 
 
-@pytest.fixture(scope="module")
-def planner() -> Planner:
-    return Planner(offline=True)
-
-
-@pytest.fixture(scope="module")
-def first(planner: Planner) -> Answer:
-    job = job_of_query([])
-    return answer_of(job, planner, planner.facts(job.model), address="http://host")
+def barred(planner: Planner, pairs: list[tuple[str, str]]) -> tuple[Estimate, Bar]:
+    job = job_of_query(pairs)
+    facts = planner.facts(job.model)
+    estimate = planner.estimate(job, facts)
+    return estimate, bar_of(estimate, evidence_of(job, planner, facts))
 
 
 def test_the_segments_of_the_bar_are_the_terms_to_scale(first: Answer) -> None:
     bar, estimate = first.bar, first.estimate
     drawn = [one for one in bar.segments if one.key not in ("rounding", "margin", "free")]
-    assert sorted((one.title, one.bytes) for one in drawn) == sorted((t.name, t.bytes) for t in estimate.terms)
+    assert sorted((one.title, one.bytes) for one in drawn) == sorted((human(t.name), t.bytes) for t in estimate.terms)
     assert sum(one.bytes for one in drawn) == estimate.peak_allocated_bytes.expected
     assert sum(one.width for one in drawn) / bar.room == pytest.approx(
         estimate.peak_allocated_bytes.expected / estimate.room_bytes, rel=1e-3
@@ -51,11 +60,54 @@ def test_the_segments_of_the_bar_are_the_terms_to_scale(first: Answer) -> None:
 
 
 def test_a_bar_that_is_too_long_runs_beyond_the_card(planner: Planner) -> None:
-    bar = bar_of(planner.estimate({"model": "Qwen/Qwen3-32B", "gpu": "T4-16GB", "max_seq_length": 4096}))
+    _, bar = barred(planner, [("model", "Qwen/Qwen3-32B"), ("gpu", "T4-16GB"), ("max_seq_length", "4096")])
     last = bar.segments[-1]
     assert last.x + last.width > bar.room
     assert bar.over_bytes
     assert not bar.free_bytes
+
+
+@pytest.mark.parametrize("pairs", PAIRS.values(), ids=PAIRS)
+def test_what_is_needed_beyond_the_tensors_is_summed_from_terms_with_formula_and_source(
+    planner: Planner, pairs: list[tuple[str, str]]
+) -> None:
+    estimate, bar = barred(planner, pairs)
+    tensors, needed = estimate.peak_allocated_bytes, estimate.needed_bytes
+    sizes = {one.group.key: one.bytes for one in bar.beyond}
+    assert sizes == {"rounding": needed.expected - tensors.expected, "margin": needed.upper - needed.expected}
+    terms = {term.name: term for one in bar.beyond for term in one.terms}
+    assert all(term.bytes > 0 and term.formula and term.source for term in terms.values())
+    assert all(sum(term.bytes for term in one.terms) == one.bytes for one in bar.beyond)
+    error = terms["error_of_the_estimate"]
+    share = float(error.formula.partition("%")[0]) / 100
+    assert error.bytes == pytest.approx(share * tensors.expected, abs=0.00001 * tensors.expected)
+    pages = {term.bytes / MIB for term in (terms["partly_used_pages"], terms["more_such_pages"])}
+    assert max(pages) <= 320
+
+
+def test_the_margin_names_the_points_whose_bound_it_is(planner: Planner) -> None:
+    _, bar = barred(planner, [])
+    margin = bar.beyond[-1]
+    name = "eager/dense/unsloth/H100-80GB"
+    residuals = shipped().residuals[name]
+    error, pages = margin.terms
+    assert error.source == (
+        f"bound at 95% from {len(residuals)} points of {name}: estimator/calibration/bound.py weigh_evidence"
+    )
+    assert error.formula == f"{conformal_margin(residuals, 0.95)[0]:.3%} of the tensors at the peak"
+    assert pages.bytes == (320 - 64) * MIB
+    assert "320 MiB" in pages.formula
+    _, outside = barred(planner, PAIRS["room to spare"])
+    assert "outside the measured range" in outside.beyond[-1].terms[0].source
+    structural = Planner(offline=True, calibration=STRUCTURAL)
+    assert "PATH_MARGINS" in barred(structural, [])[1].beyond[-1].terms[0].source
+
+
+def test_why_several_modes_of_a_card_have_no_number_is_said_once(planner: Planner) -> None:
+    job = job_of_query([("model", "Qwen/Qwen3-8B"), ("attn_implementation", "flash_attention_2")])
+    old, new = (row for row in cards_of(job, planner, planner.facts(job.model)) if row.gpu in ("T4-16GB", "H100-80GB"))
+    assert [(cell.fault is not None, columns) for cell, columns in old.columns] == [(True, 3)]
+    assert [(cell.mode, columns) for cell, columns in new.columns] == [("unsloth", 1), (True, 1), (False, 1)]
 
 
 def test_every_term_of_every_model_has_a_group_and_large_ones_a_telling_one(planner: Planner) -> None:

@@ -18,8 +18,8 @@ def chromium() -> None:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real service on loopback."""
-    with serving(tmp_path_factory.mktemp("service")) as address:
+    """The address of a real service on loopback, which plans in a process of its own as the shipped one does."""
+    with serving(tmp_path_factory.mktemp("service"), planning_processes=1) as address:
         yield address
 
 

@@ -110,7 +110,8 @@ class Browser:
         self.devtools("Emulation.setDeviceMetricsOverride", **size)
 
     def picture(self, file: Path, *, whole: bool = True) -> None:
-        """Write what is shown as PNG; ``whole``: the page, not only the window."""
+        """Write what is shown as PNG; ``whole``: the page, not only the window, as long as it is once it is painted."""
+        self.run("return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
         shot = self.devtools("Page.captureScreenshot", captureBeyondViewport=whole, format="png")
         file.write_bytes(base64.b64decode(shot["data"]))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from tests.browser.driver import Browser, browser
 from tests.browser.serving import furnish, serving
@@ -31,13 +32,41 @@ PAGES = {
     "campaign": "/campaigns/{going}",
     "workers": "/workers",
     "problem": "/problems/unknown-model",
+    "unknown": "/nothing/here",
+    "unknown-job": "/jobs/999",
     "docs": "/docs",
 }
+LOCKED = {"sign-in": "/", "signed-out": "/sign-in"}
+"""Pages of a service that asks for keys, each by the address that leads to it."""
 ON_A_PHONE = {"plan": False, "tier": True, "calibrations": False, "jobs": False, "campaign": True, "sign-in": True}
 """Pages that are shown on a phone too, and whether in dark."""
+
+
+class Picture(NamedTuple):
+    """One file of the folder."""
+
+    page: str
+    dark: bool
+    phone: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.page}-{'phone' if self.phone else 'dark' if self.dark else 'light'}"
+
+
+PICTURES = (
+    *(Picture(page, dark) for dark in (False, True) for page in (*PAGES, *LOCKED)),
+    *(Picture(page, dark, phone=True) for page, dark in ON_A_PHONE.items()),
+)
+"""All that is written."""
+
 WHOLE = (
     "return document.readyState === 'complete' && "
     "(!document.querySelector('#more .waiting') || !!document.getElementById('fault'))"
+)
+SIGN_OUT = (
+    "const form = document.createElement('form');"
+    "Object.assign(form, {method: 'post', action: '/sign-out'}); document.body.append(form); form.submit();"
 )
 
 
@@ -49,28 +78,28 @@ def furnished() -> Iterator[dict[str, str]]:
         with serving(Path(folder)) as service, serving(Path(other), **keys) as locked:
             numbers = furnish(service)
             pages = {name: service + path.format_map(numbers) for name, path in PAGES.items()}
-            yield {**pages, "sign-in": f"{locked}/"}
+            yield {**pages, **{name: locked + path for name, path in LOCKED.items()}}
 
 
-def take(window: Browser, url: str, name: str) -> None:
+def take(window: Browser, url: str, picture: Picture) -> None:
     """One picture of a page, as long as the page is; of the documentation only what a window shows."""
-    is_docs = name.startswith("docs")
+    size = {"width": 390, "height": 844} if picture.phone else {}
+    window.look(dark=picture.dark, phone=picture.phone, **size)
+    is_docs = picture.page == "docs"
     window.open(url)
+    if picture.page == "signed-out":
+        window.run(SIGN_OUT)
+        window.wait_for_text("h1", "Signed out")
     window.wait("return !!document.querySelector('.opblock')" if is_docs else WHOLE)
     # A page that is longer than its window would show the bar at the window's foot in its middle.
-    window.picture(FOLDER / f"{name}.png", whole=not is_docs and name != "plan-phone")
+    window.picture(FOLDER / f"{picture.name}.png", whole=not is_docs and picture.name != "plan-phone")
 
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with TemporaryDirectory() as profile, browser(Path(profile)) as window, furnished() as pages:
-        for dark in (False, True):
-            window.look(dark=dark)
-            for name, url in pages.items():
-                take(window, url, f"{name}-{'dark' if dark else 'light'}")
-        for name, dark in ON_A_PHONE.items():
-            window.look(width=390, height=844, phone=True, dark=dark)
-            take(window, pages[name], f"{name}-phone")
+        for picture in PICTURES:
+            take(window, pages[picture.page], picture)
 
 
 if __name__ == "__main__":

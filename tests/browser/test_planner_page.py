@@ -2,78 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
-from itertools import combinations
 from pathlib import Path
-from time import monotonic
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from app.page.words import gib
-from tests.app.test_page import contrast
 from tests.browser.driver import Browser, browser
+from tests.browser.looking import LOADED, job_of
 from tests.probes.common import wait_for
-
-ANSWER_MS = 100
-PATIENCE_SECONDS = 6.0
-TIMED_CHANGE = """
-const [key, text, kind] = arguments;
-const field = document.getElementById(key);
-const answered = new Promise((settled) => document.body.addEventListener('htmx:afterSettle', function heard(event) {
-  if (event.detail.target.id !== 'answer') return;
-  document.body.removeEventListener('htmx:afterSettle', heard);
-  requestAnimationFrame(() => setTimeout(() => settled(performance.now()), 0));
-}));
-const start = performance.now();
-field.value = text;
-field.dispatchEvent(new Event(kind, {bubbles: true}));
-return answered.then((end) => end - start);
-"""
-"""Changes a field, and gives the milliseconds until its answer has been painted."""
-
-CHANGES = {
-    "max_seq_length": ("20000", "64000", "89389"),
-    "model": ("Qwen/Qwen3-8B", "Qwen/Qwen3-30B-A3B", "unsloth/Llama-3.3-70B-Instruct-bnb-4bit"),
-    "gpu": ("A100-40GB", "B200-180GB", "H100-80GB"),
-    "r": ("8", "64", "32"),
-    "per_device_train_batch_size": ("2", "4", "1"),
-    "use_gradient_checkpointing": ("true", "false", "unsloth"),
-    "optim": ("adamw_torch", "sgd", "adamw_8bit"),
-    "packing": ("true", "false"),
-    "unsloth_tiled_mlp": ("true", "false"),
-    "framework": ("transformers", "unsloth"),
-    "mode": ("generate", "train"),
-    "host_ram_gib": ("64", ""),
-}
-
-LOADED = "return !!document.getElementById('cards')"
-
-
-def job_of(url: str) -> dict[str, str]:
-    return {key: value[0] for key, value in parse_qs(urlsplit(url).query).items()}
-
-
-BOXES = """
-return [...document.querySelectorAll('.chart text')].map((one) => {
-  const box = one.getBoundingClientRect();
-  return [one.textContent, one.parentElement.classList[0], box.left, box.top, box.right, box.bottom];
-}).filter((one) => one[4] > one[2] && !one[1]?.startsWith('tip'))
-"""
-CHARTS = {
-    "first": "/",
-    "cards near one another": "/?model=meta-llama/Llama-3.1-8B-Instruct&gpu=B200-180GB&max_seq_length=200000",
-    "a dot at the left": "/?model=Qwen/Qwen3-8B&gpu=A100-80GB&max_seq_length=30000",
-    "a dot in the corner": "/?model=Qwen/Qwen3-0.6B&gpu=T4-16GB",
-    "no fit": "/?model=meta-llama/Llama-3.1-8B-Instruct&gpu=RTX-4090-24GB&max_seq_length=120000",
-}
-
-
-def overflow(window: Browser) -> int:
-    """Pixels by which the page is wider than the window."""
-    return int(window.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
 def test_a_first_visitor_sees_the_answer_its_picture_and_the_longest_context(window: Browser, service: str) -> None:
@@ -136,23 +73,6 @@ def test_another_card_answers_at_once_and_the_address_follows(window: Browser, s
     assert window.run("return document.title").startswith("Does not fit")
     window.wait_for_text("#more .here", "A100-40GB")
     assert "A100-40GB" in window.run("return document.getElementById('json').href")
-
-
-@pytest.mark.parametrize("key", CHANGES)
-def test_a_change_is_answered_within_a_tenth_of_a_second(window: Browser, service: str, key: str) -> None:
-    """The quickest of some: what the page takes, and not what else the machine was doing. A miss says nothing where
-    more wants to run than there are cores: a browser, its service and a test are three already."""
-    window.open(service)
-    window.wait(LOADED)
-    is_typed = window.run("return document.getElementById(arguments[0]).matches('input[data-live]')", key)
-    times: list[float] = []
-    end = monotonic() + PATIENCE_SECONDS
-    while not times or (min(times) >= ANSWER_MS and monotonic() < end):
-        for text in CHANGES[key]:
-            times.append(window.run(TIMED_CHANGE, key, text, "input" if is_typed else "change"))
-    if min(times) >= ANSWER_MS and os.getloadavg()[0] > (os.cpu_count() or 1):
-        pytest.skip(f"the machine is too busy to say: {min(times):.0f} ms at the best")
-    assert min(times) < ANSWER_MS, times
 
 
 def test_the_slider_and_the_field_say_the_same(window: Browser, service: str) -> None:
@@ -245,28 +165,6 @@ def test_a_model_that_is_not_known_is_answered_with_the_nearest(window: Browser,
     window.wait_for_text(".verdict-card .eyebrow", "Qwen3-8B")
 
 
-def test_a_part_that_a_busy_service_refused_is_asked_for_again(window: Browser, service: str) -> None:
-    window.open(service)
-    window.wait(LOADED)
-    window.run(
-        "window.refused = 0;"
-        "const open = XMLHttpRequest.prototype.open;"
-        "XMLHttpRequest.prototype.open = function (method, url, ...rest) {"
-        "  const busy = window.refused < 2 && url.startsWith('/page/') && ++window.refused;"
-        "  return open.call(this, method, busy ? '/none' : url, ...rest); };"
-        "Object.defineProperty(XMLHttpRequest.prototype, 'status', {get() {"
-        "  return this.responseURL.endsWith('/none') ? 503 : 200; }});"
-        "const get = XMLHttpRequest.prototype.getResponseHeader;"
-        "XMLHttpRequest.prototype.getResponseHeader = function (name) {"
-        "  return name === 'retry-after' ? '0.05' : get.call(this, name); };"
-    )
-    window.type("#max_seq_length", "30000")
-    window.wait_for_text(".verdict-card .eyebrow", "30,000 tokens")
-    window.wait("return document.getElementById('lost').hidden")
-    assert window.run("return window.refused") == 2
-    window.complaints()
-
-
 def test_open_groups_stay_open_when_the_answer_changes(window: Browser, service: str) -> None:
     window.open(service)
     window.click("#answer details.group summary")
@@ -296,91 +194,6 @@ def test_a_screen_reader_is_told_the_new_verdict(window: Browser, service: str) 
     assert window.run("return document.getElementById('said').getAttribute('aria-live')") == "polite"
     window.type("#max_seq_length", "400000")
     window.wait("return document.getElementById('said').textContent.includes('Does not fit')")
-
-
-@pytest.mark.parametrize("width", [320, 390, 768])
-@pytest.mark.parametrize(
-    "path", ["/", "/tiers", "/tiers/llama-3.3-70b-qlora-89k", "/calibrations", "/calibrations/shipped"]
-)
-def test_no_page_is_wider_than_a_phone(window: Browser, service: str, path: str, width: int) -> None:
-    window.look(width=width, height=844, phone=True)
-    window.open(f"{service}{path}")
-    if path == "/":
-        window.wait(LOADED)
-    assert overflow(window) <= 0
-
-
-@pytest.mark.parametrize("width", [320, 390, 1280])
-def test_whatever_is_opened_on_the_page_of_a_plan_stays_within_it(window: Browser, service: str, width: int) -> None:
-    window.look(width=width, height=844, phone=width < 600)
-    window.open(service)
-    window.wait(LOADED)
-    window.run("for (const one of document.querySelectorAll('details')) one.open = true")
-    assert overflow(window) <= 0
-
-
-def test_on_a_phone_the_whole_plot_of_errors_is_in_sight(window: Browser, service: str) -> None:
-    window.look(width=390, height=844, phone=True)
-    window.open(f"{service}/calibrations")
-    boxes = window.run(
-        "return [...document.querySelectorAll('.errors svg')].map((one) => one.getBoundingClientRect())"
-        ".map((box) => [box.left, box.right])"
-    )
-    assert boxes
-    assert all(0 <= left < right - 250 and right <= 390 for left, right in boxes)
-
-
-UNDER_THE_NAME = """
-const box = document.querySelector('.curve .now-name').getBoundingClientRect();
-const curve = document.querySelector('.curve .needed');
-const length = curve.getTotalLength();
-const points = [...Array(1001).keys()].map((part) => curve.getPointAtLength(length * part / 1000));
-return points.map((one) => one.matrixTransform(curve.getScreenCTM())).map((one) => [one.x, one.y])
-  .filter(([x, y]) => x > box.left && x < box.right && y > box.top + 2 && y < box.bottom - 2);
-"""
-"""Where the curve runs through the name of the job's dot."""
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("path", CHARTS.values(), ids=CHARTS)
-def test_every_line_of_the_curve_has_its_name_and_no_text_is_on_another(
-    window: Browser, service: str, path: str, width: int
-) -> None:
-    window.look(width=width, height=844, phone=width < 600)
-    window.open(f"{service}{path}")
-    boxes = window.run(BOXES)
-    lines = window.run("return document.querySelectorAll('.card-line').length")
-    assert lines == sum(kind == "card-name" for _, kind, *_ in boxes) > 0
-    for (one, _, *a), (other, _, *b) in combinations(boxes, 2):
-        apart = a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
-        assert apart, (one, other)
-    card = window.run("const b = document.querySelector('.chart').getBoundingClientRect(); return [b.left, b.right]")
-    assert [name for name, _, left, _, right, _ in boxes if left < card[0] - 1 or right > card[1] + 1] == []
-    assert window.run(UNDER_THE_NAME) == []
-
-
-def test_the_badges_of_the_documentation_can_be_read_in_the_dark(window: Browser, service: str) -> None:
-    window.look(dark=True)
-    window.open(f"{service}/docs")
-    window.wait_for_text("#swagger-ui", "/v1/estimates")
-    pairs = window.run(
-        "return [...document.querySelectorAll('.opblock-summary-method, .version')].map((one) => {"
-        "  let back = one;"
-        "  while (getComputedStyle(back).backgroundColor === 'rgba(0, 0, 0, 0)') back = back.parentElement;"
-        "  return [getComputedStyle(one).color, getComputedStyle(back).backgroundColor]; })"
-    )
-    assert len(pairs) > 10
-    for pair in set(map(tuple, pairs)):
-        ink, back = ("#" + "".join(f"{int(part):02x}" for part in re.findall(r"\d+", one)[:3]) for one in pair)
-        assert contrast(ink, back) >= 4.5, pair
-
-
-def test_on_a_phone_the_verdict_stays_in_sight(window: Browser, service: str) -> None:
-    window.look(width=390, height=844, phone=True)
-    window.open(service)
-    box = window.run("return document.getElementById('said').getBoundingClientRect()")
-    assert 0 < box["top"] < 844
-    assert "Fits" in window.text("#said")
 
 
 def test_the_documentation_page_shows_the_interface(window: Browser, service: str) -> None:

@@ -130,27 +130,101 @@ document.addEventListener("click", async (event) => {
   const offered = event.target.closest("[data-set]");
   if (offered) set(document.getElementById(offered.dataset.set), offered.dataset.value);
   if (event.target.closest("[data-again]")) tell(form, "live");
+  if (event.target.closest("[data-look]")) { wait(LOOKING); ask(more); }
   const mark = markAt(event);
   if (mark) { set(length, mark.tokens); follow(); }
 });
 
-// Where no answer comes, that is said, and what was answered last stays. A service that is busy says when to ask again; a
-// session that has ended is begun anew.
+// What comes after an answer is of that answer's job, whatever is typed meanwhile; until it has come, what is there is of
+// another job: it is dimmed, and nothing of it can be chosen. While an answer is asked for, it is not: another comes.
+const more = document.getElementById("more");
+const missed = document.getElementById("missed");
+const LOOKING = "Looking for what to change, and at other cards…";
+const LATER = "The service is busy. What to change, and other cards, are asked for again in a moment…";
+
+// The query of the job that was answered, null where there is no answer.
+function answered() {
+  const share = document.getElementById("share");
+  return share && new URL(share.value).search;
+}
+
+function rest() {
+  missed.hidden = true;
+  more.removeAttribute("aria-busy");
+}
+
+function wait(text) {
+  missed.hidden = true;
+  more.setAttribute("aria-busy", "true");
+  more.replaceChildren(Object.assign(document.createElement("p"), { className: "waiting", textContent: text }));
+}
+
+function outdate() {
+  rest();
+  if (answered() === null) return more.replaceChildren();
+  if (!more.querySelector(".card")) return wait(LOOKING);
+  more.setAttribute("aria-busy", "true");
+  for (const card of more.children) card.inert = true;
+}
+
+const addressOfMore = () => `/page/more${answered() ?? ""}`;
+const isOutdated = ({ target, pathInfo }) => target === more && pathInfo.requestPath !== addressOfMore();
+
+document.body.addEventListener("htmx:configRequest", (event) => {
+  if (event.detail.elt !== more) return;
+  if (answered() === null || form.classList.contains("htmx-request")) return event.preventDefault();
+  event.detail.path = addressOfMore();
+});
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  if (isOutdated(event.detail)) event.detail.shouldSwap = false;
+});
+
+// Where no answer comes, that is said, and what was answered last stays; what comes after does not, as it may be another
+// job's. A service that is busy says when to ask again; a session that has ended is begun anew.
 const lost = document.getElementById("lost");
 const BUSY = [429, 503];
 function ask(part) {
   if (part.id === "answer") tell(form, "live");
-  else if (part.id === "more") tell(document.body, "answered");
+  else if (part === more) tell(document.body, "answered");
+}
+function miss(part) {
+  if (part === more) {
+    rest();
+    more.replaceChildren();
+    missed.hidden = false;
+  } else if (part.id === "answer") {
+    lost.hidden = false;
+    if (more.hasAttribute("aria-busy")) ask(more);
+  }
 }
 document.body.addEventListener("htmx:responseError", (event) => {
   const { xhr, target } = event.detail;
   if (xhr.status === 401) return location.reload();
-  if (target.id === "answer") lost.hidden = false;
-  if (BUSY.includes(xhr.status)) setTimeout(ask, 1000 * (Number(xhr.getResponseHeader("retry-after")) || 2), target);
+  if (isOutdated(event.detail)) return;
+  const isBusy = BUSY.includes(xhr.status);
+  if (isBusy && target === more) wait(LATER);
+  else miss(target);
+  if (isBusy) setTimeout(ask, 1000 * (Number(xhr.getResponseHeader("retry-after")) || 2), target);
 });
-document.body.addEventListener("htmx:sendError", (event) => { if (event.detail.target.id === "answer") lost.hidden = false; });
+document.body.addEventListener("htmx:sendError", (event) => {
+  if (!isOutdated(event.detail)) miss(event.detail.target);
+});
 
-// After an answer: the other parts' addresses follow, and the tab, and the groups that were open stay so.
+// The tab and the address of the JSON are of what is shown.
+function entitle() {
+  const verdict = document.getElementById("verdict");
+  const told = document.querySelector("#answer .eyebrow").textContent;
+  document.title = `${verdict ? `${verdict.textContent}: ` : ""}${told} · ctxplan`;
+  const query = answered();
+  for (const link of document.querySelectorAll("#json, link[rel=alternate]")) {
+    if (query === null) link.removeAttribute("href");
+    else link.href = `/planner.json${query}`;
+  }
+  document.getElementById("json").hidden = query === null;
+  document.getElementById("known").hidden = query !== null;
+}
+
+// After an answer: the other parts follow, and the groups that were open stay so.
 let opened = [];
 let tab = null;
 const kept = () => [...document.querySelectorAll("[data-keep]")];
@@ -162,8 +236,11 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.shouldSwap) for (const id of ["answer", "take"]) document.getElementById(id).replaceChildren();
 });
 document.body.addEventListener("htmx:afterSwap", (event) => {
+  if (event.detail.target === more) rest();
   if (event.detail.target.id !== "answer") return;
   lost.hidden = true;
+  outdate();
+  entitle();
   for (const one of kept()) one.open = opened.includes(one.dataset.keep);
   if (tab) document.getElementById(tab)?.click();
   const faulty = document.getElementById("fault")?.querySelector("code")?.textContent;
@@ -171,11 +248,6 @@ document.body.addEventListener("htmx:afterSwap", (event) => {
     if (field.name && field.name === faulty) field.setAttribute("aria-invalid", "true");
     else field.removeAttribute("aria-invalid");
   }
-  const verdict = document.getElementById("verdict");
-  if (verdict) document.title = `${verdict.textContent}: ${document.querySelector(".verdict-card .eyebrow").textContent} · ctxplan`;
-  const json = document.getElementById("json");
-  const share = document.getElementById("share");
-  if (json && share) json.href = `/planner.json${new URL(share.value).search}`;
 });
 
 if (matchMedia("(min-width: 920px)").matches) for (const one of document.querySelectorAll("[data-open-wide]")) one.open = true;
