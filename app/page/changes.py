@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from app.page.query import query_of_job
-from app.page.words import tokens
+from app.page.words import GIB, gib, tokens
 from ctxplan import Planner
 from ctxplan.models import ModelFacts
 from estimator import Job
@@ -17,11 +17,13 @@ GOALS = {"fit": "makes it fit", "context": "a longer context", "batch": "a large
 
 
 class Change(NamedTuple):
-    """A proposal. ``title``: its changes in the words of a job. ``query``: the job with them."""
+    """A proposal. ``title``: its changes in the words of a job. ``query``: the job with them. ``host``: the host's RAM
+    that it takes or saves; empty where that is nothing."""
 
     title: str
     goal: str
     words: tuple[str, ...]
+    host: str
     query: str
     proposal: Proposal
 
@@ -45,9 +47,16 @@ def _change(job: Job, proposal: Proposal) -> Change:
         title=", ".join(f"{key}: {_value(value)}" for key, value in changes.items()),
         goal=GOALS[proposal.goal],
         words=tuple(option.words for option in proposal.options),
+        host=_host(proposal.host_ram_bytes),
         query=query_of_job(job, **changes),
         proposal=proposal,
     )
+
+
+def _host(more_bytes: int) -> str:
+    if abs(more_bytes) < GIB // 100:
+        return ""
+    return f"{gib(abs(more_bytes))} GiB {'more' if more_bytes > 0 else 'less'} of the host's RAM"
 
 
 def _value(value: Any) -> str:

@@ -133,6 +133,7 @@ def _shown(
         "suggestion": suggestion,
         "unknown": [shorten(key) for key in unknown],
         "without": known if unknown else None,
+        "asked": urlencode(pairs),
         "address": _address(request),
         "oob": alone,
     }

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from app.answers import json_answer
 from app.dependencies import jobs_of
 from app.jobs.reading import MAX_WHY
+from app.jobs.service import Jobs
 from app.page.forms import fields_of
 from app.page.queue import STATES, given_of, is_live, progress_of, quarantined_of, row_of, workers_of
 from app.pages import HEADERS, page
@@ -22,7 +23,7 @@ from app.routers.calibrations import calibrations_of
 from app.routers.campaigns import CampaignId
 from app.routers.page_route import PageRoute, wants_json
 from app.routers.probe_jobs import Campaign, Cursor, JobId
-from app.security import ADMIN, MEASURE, Administering
+from app.security import ADMIN, MEASURE, Administering, Gate
 from estimator.errors import JobError
 
 router = APIRouter(route_class=PageRoute, tags=["pages"], include_in_schema=False)
@@ -47,6 +48,7 @@ async def jobs(
     quarantined = await quarantined_of(queue.backend, found["items"])
     rows = [row_of(one, quarantined) for one in found["items"]]
     asked: dict[str, Any] = {"state": state.value if state else None, "campaign": campaign, "states": STATES}
+    asked["nobody_measures"] = bool(depth) and await _nobody_measures(queue)
     return page(
         request, "jobs.html", rows=rows, next=found["next"], cursor=cursor, depth=depth, **asked, **_now(request)
     )
@@ -103,6 +105,7 @@ async def campaigns(request: Request, state: CampaignState | None = None, cursor
     rows = [(one, progress_of(one)) for one in found["items"]]
     live = any(is_live(one) for one in found["items"])
     shown: dict[str, Any] = {"rows": rows, "next": found["next"], "cursor": cursor, "live": live}
+    shown["nobody_measures"] = live and await _nobody_measures(jobs_of(request))
     return page(request, "campaigns.html", **shown, **_now(request))
 
 
@@ -121,8 +124,10 @@ async def campaign(request: Request, id: CampaignId) -> Response:
         "far": progress_of(found),
         "rows": rows,
         "more": listed["next"] is not None,
+        "live": is_live(found),
+        "nobody_measures": is_live(found) and await _nobody_measures(queue),
     }
-    return page(request, "campaign.html", **shown, live=is_live(found), **_now(request))
+    return page(request, "campaign.html", **shown, **_now(request))
 
 
 @router.post("/campaigns/{id}/cancellation", dependencies=[MEASURE])
@@ -162,5 +167,15 @@ def _see(address: str) -> Response:
 
 
 def _now(request: Request) -> dict[str, Any]:
-    """The time that ages are counted to, and the service's address for what is shown to be copied."""
-    return {"now": jobs_of(request).backend.clock(), "address": str(request.base_url).rstrip("/")}
+    """The time that ages are counted to, and the service's address for what is shown to be copied, which may need a
+    key."""
+    gate: Gate = request.state.gate
+    address = str(request.base_url).rstrip("/")
+    return {"now": jobs_of(request).backend.clock(), "address": address, "needs_key": gate.required}
+
+
+async def _nobody_measures(queue: Jobs) -> bool:
+    """Whether no worker was heard of lately."""
+    workers = (await queue.workers())["items"]
+    rows = workers_of(workers, [], now=queue.backend.clock(), lease_seconds=queue.backend.limits.lease_seconds)
+    return all(row.is_silent for row in rows)
