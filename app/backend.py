@@ -136,7 +136,19 @@ class Backend:
             self.log.warning("the database is of a later release", revision=done.after)
         self._fault = ""
         self._database = database
+        if self._settings.require_keys:
+            await self._say_where_no_key_is(database)
         return database
+
+    async def _say_where_no_key_is(self, database: Database) -> None:
+        """Every request is refused until one is made, which the operator is to hear from the service and not from
+        whoever it refuses. On an address that others reach, `ctxplan serve` does not even start."""
+        with suppress(SQLAlchemyError, OSError):
+            # To count them, what they are hashed with is not needed.
+            if await KeyStore(database, secret=b"", clock=self.clock).count_valid() == 0:
+                self.log.warning(
+                    "every request needs an API key, and there is none", make="ctxplan keys create NAME --scope plan"
+                )
 
     async def _close(self) -> None:
         if self._opening is not None and not self._opening.done():

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import secrets
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.metrics import Metrics
-from app.problems import problem
+from app.problems import MEDIA_TYPE, problem
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -27,6 +29,8 @@ SAFE = (
 """What every answer tells a browser, unless it says otherwise itself: it is no page, and no other site's."""
 SLOW_SECONDS = 1.0
 STOPPED = "the service was stopped before it had an answer: try again"
+UNMATCHED = "unmatched"
+_PROBLEM = MEDIA_TYPE.encode()
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -45,16 +49,19 @@ class Observe:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         extra = (b"x-request-id", request_id.encode())
-        status = 0
+        status, is_problem, code = 0, False, None
         start = perf_counter()
 
         async def tagged(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_problem, code
             if message["type"] == "http.response.start":
                 status = message["status"]
-                said = {name for name, _ in message["headers"]}
+                said = dict(message["headers"])
+                is_problem = said.get(b"content-type") == _PROBLEM
                 safe = [(name, value) for name, value in SAFE if name not in said]
                 message["headers"] = [*message["headers"], *safe, extra]
+            elif is_problem and code is None:
+                code = _code(message.get("body", b""))
             await send(message)
 
         try:
@@ -75,9 +82,9 @@ class Observe:
             )
             await failed(scope, receive, tagged)
         finally:
-            self._record(scope, status, perf_counter() - start, request_id)
+            self._record(scope, status, code, perf_counter() - start, request_id)
 
-    def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    def _record(self, scope: Scope, status: int, code: str | None, seconds: float, request_id: str) -> None:
         method, route = scope["method"], _route_template(scope)
         self._metrics.record(method, route, status, seconds)
         # A plan takes less time than its log line: what went well is counted, and logged only where that is
@@ -88,6 +95,7 @@ class Observe:
             method=method,
             route=route,
             status=status,
+            **({"code": code} if code else {}),
             ms=round(seconds * 1000, 3),
             request_id=request_id,
         )
@@ -103,5 +111,29 @@ def _request_id(scope: Scope) -> str:
 
 
 def _route_template(scope: Scope) -> str:
-    path = getattr(scope.get("route"), "path", None)
-    return path if isinstance(path, str) else "unmatched"
+    """The template of the route that was asked for: the one that answered, or the one that would have, where the
+    request was refused before any was looked for."""
+    route = scope.get("route") if "router" in scope else _route_of(scope)
+    path = getattr(route, "path", None)
+    return path if isinstance(path, str) else UNMATCHED
+
+
+def _route_of(scope: Scope) -> object:
+    """As starlette's router finds it: the first that takes the path and the method, else the first with the path."""
+    with_path = None
+    for route in scope["app"].routes:
+        match, _ = route.matches(scope)
+        if match is Match.FULL:
+            return route
+        if match is Match.PARTIAL and with_path is None:
+            with_path = route
+    return with_path
+
+
+def _code(body: bytes) -> str | None:
+    """The code of a problem document, as it was written."""
+    try:
+        code = json.loads(body)["code"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return code if isinstance(code, str) else None

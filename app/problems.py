@@ -111,7 +111,7 @@ KINDS: Mapping[str, Kind] = {
     "invalid-request": Kind(
         status=422,
         title="The request is not valid",
-        explanation="A parameter in the path, the query or a header is missing or has a wrong value.",
+        explanation="A parameter in the path, the query or a header is missing, is not known, or has a wrong value.",
     ),
     "invalid-json": Kind(
         status=400,
@@ -167,6 +167,24 @@ KINDS: Mapping[str, Kind] = {
         explanation=(
             "A key has scopes: `plan` for planning, `measure` for submitting jobs and measurements, `work` for "
             "workers, `admin` for what changes every answer. The detail names the one that is missing."
+        ),
+    ),
+    "other-site": Kind(
+        status=403,
+        title="A page of another site changes nothing here",
+        explanation=(
+            "The browser says, in Sec-Fetch-Site or Origin, that the page which asks is not one of this service. A "
+            "program sends neither header; a page asks from this service's own address. It is no matter of a key's "
+            "scopes."
+        ),
+    ),
+    "other-name": Kind(
+        status=403,
+        title="The service is not called by this name",
+        explanation=(
+            "A service on loopback that asks for no key answers to loopback's own names alone, since a page on the web "
+            "can make its name lead to this machine (DNS rebinding). CTXPLAN_ALLOWED_HOSTS lists other names that it "
+            "has; a request with an API key is answered by any name."
         ),
     ),
     "not-allowed": Kind(
@@ -242,8 +260,8 @@ KINDS: Mapping[str, Kind] = {
         status=429,
         title="One caller asks too often",
         explanation=(
-            "An API key, or an address without one, may make CTXPLAN_REQUESTS_PER_SECOND requests a second. "
-            "Retry-After says when there is room again."
+            "An API key, or an address without one that has opened something, may make CTXPLAN_REQUESTS_PER_SECOND "
+            "requests a second. Retry-After says when there is room again."
         ),
     ),
     "invalid-calibration": Kind(

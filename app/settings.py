@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
-from pydantic import DirectoryPath, Field, SecretStr
+from pydantic import DirectoryPath, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from ctxplan.variables import API_KEY, SERVER
@@ -59,8 +61,8 @@ class Settings(BaseSettings):
     """A larger request body is refused before it is held."""
 
     allowed_hosts: str | None = None
-    """Names, with commas between them, by which a service on loopback may be called without a key, beside loopback's
-    own: a page on the web can make its own name lead to this machine."""
+    """Names, without scheme or port and with commas between them, by which a service on loopback may be called without
+    a key, beside loopback's own: a page on the web can make its own name lead to this machine."""
 
     requests_per_second: float | None = Field(default=None, ge=0, le=1e6)
     """How many requests one API key, or an address without one, may make; two seconds' worth at once, and ten times as
@@ -92,7 +94,8 @@ class Settings(BaseSettings):
     """Let a request name a directory of the server's disk. Off: nobody reads it through the service."""
 
     calibrations: Path | None = None
-    """Directory of calibrations; by default that of the command line (`ctxplan.calibration_store`)."""
+    """Directory of calibrations, which is made at the start; by default that of the command line
+    (`ctxplan.calibration_store`)."""
 
     allow_calibration: bool = False
     """Let requests fit calibrations and choose the active one. Off: whoever reaches the service can only read them."""
@@ -102,6 +105,17 @@ class Settings(BaseSettings):
 
     lookup_threads: int = Field(default=8, ge=1, le=256)
     """How many models may be looked up at once; catalogued and remembered ones never wait."""
+
+    @field_validator("allowed_hosts", "hub_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str | None, about: ValidationInfo) -> str | None:
+        """Refuse what no host can be equal to, such as an address with its scheme or port."""
+        domain = "*." if about.field_name == "hub_hosts" else ""
+        for name in filter(None, map(str.strip, (value or "").split(","))):
+            if not _is_host(name.removeprefix(domain)):
+                allowed = "names of hosts without scheme, port or path, and commas between them"
+                raise ValueError(f'"{name[:80]}" is no name of a host (allowed: {allowed})')
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -124,6 +138,26 @@ REPLACED = {"PLANNING_THREADS": "PLANNING_PROCESSES"}
 """Settings that there were, and what stands in their place."""
 NEARLY = 0.85
 """How much of two names is alike where one is taken for the other misspelt (`difflib`)."""
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE | re.ASCII)
+"""What stands between the dots of a host's name."""
+
+
+def _is_host(name: str) -> bool:
+    """Whether a text is the name or the address of a host, alone."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split("."))
+    return True
+
+
+def words_of(error: ValidationError) -> str:
+    """The first fault of the settings, with its variable's name."""
+    fault = error.errors()[0]
+    variable = f"{PREFIX}{'_'.join(str(part) for part in fault['loc']).upper()}"
+    if fault["type"] == "too_short":  # a secret's characters, which pydantic calls its items
+        return f"{variable}: should have at least {fault['ctx']['min_length']} characters"
+    return f"{variable}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def misspelt(environment: Iterable[str]) -> tuple[str, str] | None:

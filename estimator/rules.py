@@ -175,9 +175,23 @@ def hint(value: Any, known: tuple[Any, ...]) -> str:
 
 
 def near(value: Any, known: tuple[Any, ...]) -> str | None:
-    """The known string that is nearest, None where none is near."""
+    """The known string that is nearest, None where none is near. Two neighbouring letters swapped are the nearest
+    slip: `modle` is "model", though it has more letters in a row in common with "mode"."""
     from difflib import get_close_matches  # only a refusal needs it, and it costs an import
 
     if not isinstance(value, str) or len(value) > LONGEST_HINTED:
         return None
-    return next(iter(get_close_matches(value, [k for k in known if isinstance(k, str)], n=1)), None)
+    names = [k for k in known if isinstance(k, str)]
+    swapped = (k for k in names if _is_swapped(value, k))
+    return next(swapped, None) or next(iter(get_close_matches(value, names, n=1)), None)
+
+
+def _is_swapped(text: str, other: str) -> bool:
+    """Whether two neighbouring letters changed places, and nothing else."""
+    if len(text) != len(other):
+        return False
+    apart = [i for i, (one, its) in enumerate(zip(text, other, strict=True)) if one != its]
+    if len(apart) != 2 or apart[1] != apart[0] + 1:
+        return False
+    first, second = apart
+    return text[first] == other[second] and text[second] == other[first]

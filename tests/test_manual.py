@@ -272,6 +272,13 @@ class TestMetrics:
         assert len(found) > 10
         assert all(one.documentation for one in found)
 
+    def test_the_labels_of_what_has_not_happened_yet_are_there(self) -> None:
+        told = dict(re.findall(r"^\| `(\w+)` \| \w+ \| (.*?) \|", metrics.page(), re.MULTILINE))
+        assert told["ctxplan_http_shed_total"] == "`why`"
+        assert told["ctxplan_observations_total"] == "`state`"
+        assert told["ctxplan_http_request_seconds"] == "`method`, `route`"
+        assert told["ctxplan_queue_workers"] == "`draining`, `gpu`"
+
 
 class TestPages:
     def test_every_key_of_an_estimate_is_explained(self) -> None:

@@ -22,6 +22,9 @@ DONE, DOES_NOT_FIT, BAD_INPUT, UNCERTAIN, UNREACHABLE = 0, 1, 2, 3, 4
 FAILED = 70
 """A fault of this program (EX_SOFTWARE): none of the answers."""
 
+WHOLE_ROWS = 1000
+"""Columns that no row of a table needs."""
+
 EXIT_CODES = {"fits": DONE, "does_not_fit": DOES_NOT_FIT, "uncertain": UNCERTAIN}
 
 
@@ -71,7 +74,8 @@ def print_text(text: str) -> None:
 
 
 def show(render: Callable[[Paper], Iterable[RenderableType]]) -> None:
-    """Write for a person, to standard error: as wide as the terminal, in colour only where that is wanted.
+    """Write for a person, to standard error: as wide as the terminal, in colour only where that is wanted. A table that
+    goes into a file or a pipe has its rows whole, however wide, so that what is looked for in it is found.
 
     Args:
         render: makes the parts, given what they are written on.
@@ -79,8 +83,11 @@ def show(render: Callable[[Paper], Iterable[RenderableType]]) -> None:
     from app.render import Paper
 
     console = person_console()
+    columns = console.width
+    keeps_rows = not sys.stderr.isatty() and "COLUMNS" not in os.environ
     with console.capture() as written:
-        for part in render(Paper(console.width, blocks="utf" in console.encoding.lower())):
+        for part in render(Paper(columns, blocks="utf" in console.encoding.lower())):
+            console.width = WHOLE_ROWS if keeps_rows and _is_table(part) else columns
             console.print(part)
     # Tables pad their last column; nobody who pastes an answer wants that.
     typer.echo("\n".join(line.rstrip() for line in written.get().splitlines()), err=True, color=True)
@@ -91,6 +98,13 @@ def person_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def _is_table(part: RenderableType) -> bool:
+    """Whether it is a table with a head, and not text that is set in columns."""
+    from rich.table import Table
+
+    return isinstance(part, Table) and part.box is not None
 
 
 def _silence_standard_output() -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from socket import socket
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -14,6 +15,7 @@ import typer
 
 from app.cli.output import leave
 from app.listen import listen
+from ctxplan import __version__
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -49,6 +51,7 @@ def serve(
     set_environment()
     settings = read_settings(host, port)
     _check_database(settings)
+    _check_calibrations(settings)
     try:
         # Before the server starts, so that a port in use is a usage error and not a failed server.
         listening = listen(settings.host, settings.port)
@@ -58,13 +61,10 @@ def serve(
     # them on to these.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave_stopped)
-    address = listening.getsockname()
-    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    typer.echo(f"ctxplan: serving on http://{shown}:{address[1]}", err=True)
     if settings.allow_hub:
         _hold_to_hosts(settings)
     _log_libraries(settings)
-    _run(create_app(settings), listening)
+    _run(create_app(settings), listening, settings)
 
 
 def _log_libraries(settings: Settings) -> None:
@@ -85,10 +85,11 @@ def _hold_to_hosts(settings: Settings) -> None:
     )
 
 
-def _run(app: FastAPI, listening: socket) -> None:
+def _run(app: FastAPI, listening: socket, settings: Settings) -> None:
     """Serve until the process is told to stop, and then end what is still open."""
     import uvicorn
 
+    from app.logs import make_logger
     from app.telemetry import traced
 
     # log_config None: the service writes its own lines, and the server's warnings with them.
@@ -109,13 +110,35 @@ def _run(app: FastAPI, listening: socket) -> None:
     sys.setswitchinterval(TURN_SECONDS)
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                _say_serving(listening, settings)
+
         async def shutdown(self, sockets: list[socket] | None = None) -> None:
             # Who follows a campaign's events would keep the process for as long as it measures.
             app.state.stopping.set()
             await super().shutdown(sockets)
+            with suppress(OSError):  # whoever read the log may have left first
+                make_logger(settings.log_level).info("stopped")
 
     with traced(app):
         Server(config).run(sockets=[listening])
+
+
+def _say_serving(listening: socket, settings: Settings) -> None:
+    """Where it serves, once it does. A line of the log at every level, since port 0 is told nowhere else; for a person
+    at a terminal, words."""
+    from app.database.url import without_password
+    from app.logs import make_logger
+
+    host, port = listening.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if sys.stderr.isatty():
+        typer.echo(f"ctxplan: serving on {address}", err=True)
+        return
+    database = without_password(settings.database_url)
+    make_logger("info").info("serving", address=address, version=__version__, database=database)
 
 
 def _leave_stopped(*_: object) -> NoReturn:
@@ -140,19 +163,32 @@ def _check_database(settings: Settings) -> None:
         )
 
 
+def _check_calibrations(settings: Settings) -> None:
+    """Leave where calibrations are to be kept in a place that cannot be: nothing would say so until one is made."""
+    folder = settings.calibrations
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        why = "" if os.access(folder, os.R_OK | os.W_OK | os.X_OK) else "cannot be written"
+    except OSError as error:
+        why = f"cannot be made: {error.strerror or error}"
+    if why:
+        leave(f"CTXPLAN_CALIBRATIONS: {folder} {why} (allowed: a directory that the service can make and write to)")
+
+
 def read_settings(host: str | None = None, port: int | None = None) -> Settings:
     """The service's settings. Leaves with what is wrong where one of them is none."""
     from pydantic import ValidationError
 
-    from app.settings import Settings, misspelt
+    from app.settings import Settings, misspelt, words_of
 
     if wrong := misspelt(os.environ):
         leave(f"{wrong[0]}: no setting has this name; did you mean {wrong[1]}?")
     try:
         settings = Settings()
     except ValidationError as error:
-        fault = error.errors()[0]
-        leave(f"CTXPLAN_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}")
+        leave(words_of(error))
     except OSError as error:  # a file of secrets_dir
         leave(f"{error.filename}: cannot be read: {error.strerror}")
     given = {"host": host, "port": port}

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, event
 from sqlalchemy.engine import Connection
@@ -35,12 +36,13 @@ _BEGIN = "ctxplan_begin"
 class Database:
     """An engine, and the transactions on it. Made and disposed of in the same event loop."""
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+    def __init__(self, url: str, *, pool_size: int = 16, read_only: bool = False) -> None:
         """Prepare to connect; nothing is opened yet.
 
         Args:
             url: of a SQLite file or of a PostgreSQL database; see `app.database.url`.
             pool_size: connections kept open. As many again are opened where those are all in use.
+            read_only: refuse every change, and make no SQLite file where there is none.
 
         Raises:
             InvalidDatabaseUrl: as `read_url`, or the database's driver is not installed.
@@ -48,7 +50,7 @@ class Database:
         parsed = read_url(url)
         self.is_sqlite = parsed.drivername.startswith("sqlite")
         try:
-            self.engine = _engine(parsed, pool_size)
+            self.engine = _engine(parsed, pool_size, read_only=read_only)
         except ImportError:
             allowed = "with ctxplan[postgres] installed"
             raise InvalidDatabaseUrl("the driver is missing", key=KEY, allowed=allowed) from None
@@ -147,7 +149,7 @@ def _session(connection: AsyncConnection) -> AsyncSession:
     return AsyncSession(connection, autoflush=False, expire_on_commit=False)
 
 
-def _engine(url: URL, pool_size: int) -> AsyncEngine:
+def _engine(url: URL, pool_size: int, *, read_only: bool) -> AsyncEngine:
     # allow_nan: a document that is no JSON is refused here, not by whoever reads it.
     options: dict[str, Any] = {
         "json_serializer": partial(json.dumps, allow_nan=False, separators=(",", ":")),
@@ -156,6 +158,8 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
     }
     if url.drivername.startswith("sqlite"):
         arguments, more = url.get_dialect()().create_connect_args(url)
+        if read_only:
+            arguments, more = [f"file:{quote(str(arguments[0]))}?mode=ro"], {**more, "uri": True}
         options["async_creator"] = partial(connect, *arguments, **{**more, "timeout": BUSY_SECONDS})
         # The pool need not send one more rollback: every transaction ends with its block.
         options["pool_reset_on_return"] = None
@@ -166,6 +170,7 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
         return engine
     limits = (
         f"-c statement_timeout={STATEMENT_MILLISECONDS} -c idle_in_transaction_session_timeout={STATEMENT_MILLISECONDS}"
+        + (" -c default_transaction_read_only=on" if read_only else "")
     )
     return create_async_engine(url, connect_args={"options": limits}, pool_pre_ping=True, **options)
 

@@ -38,6 +38,14 @@ def read_url(text: str) -> URL:
     return url.set(drivername=driver)
 
 
+def without_password(text: str) -> str:
+    """The URL as a log may have it: what the database is and where, without password and parameters. Raises
+    InvalidDatabaseUrl."""
+    url = read_url(text)
+    bare = URL.create(url.drivername, url.username, host=url.host, port=url.port, database=url.database)
+    return bare.render_as_string()
+
+
 def _in_memory(url: URL) -> bool:
     name = url.database or ""
     return name in ("", ":memory:") or name.startswith("file:") or url.query.get("mode") == "memory"

@@ -3,7 +3,7 @@ its events make it.
 
 It reads and never writes, from one snapshot, beside a running service or on a copy. ``python -m app.queue.audit URL``
 writes what it found as JSON, and exits 0 where that is nothing, 1 where it is something, 2 for a URL that is none and
-4 where the database cannot be read.
+4 where the database is not there or cannot be read.
 """
 
 from __future__ import annotations
@@ -11,23 +11,31 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from argparse import ArgumentParser
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Table, func, select
+from pydantic import ValidationError
+from sqlalchemy import Table, func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.engine import Database
 from app.database.errors import InvalidDatabaseUrl
+from app.database.url import read_url
 from app.queue.folding import Finding, Folded, fold
 from app.queue.history import JobRow
 from app.queue.tables import CAMPAIGNS, EVENTS, JOBS, LATE_RESULTS, MEASUREMENTS
-from app.settings import Settings
+from app.settings import Settings, words_of
 
 PAGE = 1000
+
+
+class NothingThere(Exception):
+    """No database is where the URL points to, or it is another program's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,22 +141,46 @@ async def _gone(connection: AsyncConnection) -> list[Finding]:
 
 def main(arguments: Sequence[str]) -> int:
     """Audit the database with the URL that is given, or the service's own."""
-    url = arguments[0] if arguments else Settings().database_url
+    given = _parser().parse_args(arguments).url
     try:
-        found = asyncio.run(_audit_url(url))
+        found = asyncio.run(_audit_url(given or Settings().database_url))
+    except ValidationError as error:
+        return _say(words_of(error), code=2)
     except InvalidDatabaseUrl as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+        return _say(str(error), code=2)
+    except NothingThere as error:
+        return _say(str(error), code=4)
     except (SQLAlchemyError, OSError) as error:
-        sys.stderr.write(f"the database cannot be read: {getattr(error, 'orig', None) or error}\n")
-        return 4
+        return _say(f"the database cannot be read: {getattr(error, 'orig', None) or error}", code=4)
     sys.stdout.write(json.dumps(asdict(found)) + "\n")
     return 1 if found.findings else 0
 
 
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m app.queue.audit",
+        description="Hold the queue's tables to their history, and write what is wrong as JSON. Nothing is changed.",
+        epilog="Exit codes: 0 nothing is wrong, 1 something is, 2 bad usage, 4 the database cannot be read.",
+    )
+    help = "of the database: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; by default CTXPLAN_DATABASE_URL"
+    parser.add_argument("url", metavar="URL", nargs="?", help=help)
+    return parser
+
+
+def _say(message: str, *, code: int) -> int:
+    sys.stderr.write(f"{message}\n")
+    return code
+
+
 async def _audit_url(url: str) -> Audit:
-    database = Database(url)
+    parsed = read_url(url)
+    if parsed.drivername.startswith("sqlite") and not Path(parsed.database or "").is_file():
+        raise NothingThere(f"there is no database at {parsed.database}")
+    database = Database(url, read_only=True)
     try:
+        async with database.read() as connection:
+            if not await connection.run_sync(lambda one: inspect(one).has_table(JOBS.name)):
+                raise NothingThere(f"there is no queue in the database {parsed.database}")
         return await audit(database)
     finally:
         await database.dispose()

@@ -24,6 +24,7 @@ from app.calibration_schemas import (
 from app.calibrations import Calibrations
 from app.dependencies import json_of_body, while_connected
 from app.openapi import problems
+from app.parameters import KNOWN
 from app.security import PLAN, Administering, Measuring, Principal
 
 
@@ -66,7 +67,7 @@ def changed_by(request: Request, principal: Principal) -> Calibrations:
     return calibrations
 
 
-@router.get("", dependencies=[PLAN], responses={200: {"model": Listing}, **problems(404, 422, 503)})
+@router.get("", dependencies=[PLAN, KNOWN], responses={200: {"model": Listing}, **problems(404, 422, 503)})
 async def list_calibrations(request: Request, limit: Limit = 100, after: After = None) -> Response:
     """List the calibrations, the newest first and the shipped one last."""
     return _json(await calibrations_of(request).page(limit=limit, after=after))

@@ -18,6 +18,7 @@ from app.job_schemas import (
     MeasurementListing,
 )
 from app.openapi import problems
+from app.parameters import KNOWN
 from app.routers.probe_jobs import Campaign, Cursor
 from app.security import MEASURE, Administering
 
@@ -30,7 +31,7 @@ Limit = Annotated[int, Query(ge=1, le=100, description="At most so many.")]
 Quarantined = Literal["accepted", "quarantined"] | None
 
 
-@router.get("", dependencies=[MEASURE], responses={200: {"model": MeasurementListing}, **problems(422)})
+@router.get("", dependencies=[MEASURE, KNOWN], responses={200: {"model": MeasurementListing}, **problems(422)})
 async def list_measurements(
     request: Request,
     state: Quarantined = None,

@@ -12,6 +12,7 @@ from app.observation_schemas import OBSERVATIONS_BODY, KeptAnswer, ObservationLi
 from app.observations.judging import State
 from app.observations.service import Observations
 from app.openapi import problems
+from app.parameters import KNOWN
 from app.routers.measurements import Limit
 from app.routers.probe_jobs import Cursor
 from app.security import MEASURE, Measuring
@@ -19,7 +20,7 @@ from app.security import MEASURE, Measuring
 router = APIRouter(prefix="/v1/observations", tags=["measuring"], responses=problems())
 
 
-@router.get("", dependencies=[MEASURE], responses={200: {"model": ObservationListing}, **problems(422)})
+@router.get("", dependencies=[MEASURE, KNOWN], responses={200: {"model": ObservationListing}, **problems(422)})
 async def list_observations(
     request: Request, state: State | None = None, cursor: Cursor = None, limit: Limit = 50
 ) -> Response:

@@ -13,6 +13,7 @@ from app.answers import json_answer, json_bytes
 from app.dependencies import jobs_of, json_of_body
 from app.job_schemas import SUBMISSION_BODY, JobAnswer, JobListing, JobWithHistory, SubmittedAnswer
 from app.openapi import problems
+from app.parameters import KNOWN
 from app.queue import State
 from app.security import MEASURE, Measuring
 
@@ -61,7 +62,7 @@ async def submit(request: Request, principal: Measuring, key: Key = None) -> Res
     return Response(json_bytes(answer), status_code=200 if again else 201, media_type="application/json")
 
 
-@router.get("", dependencies=[MEASURE], responses={200: {"model": JobListing}, **problems(422)})
+@router.get("", dependencies=[MEASURE, KNOWN], responses={200: {"model": JobListing}, **problems(422)})
 async def list_jobs(
     request: Request,
     state: State | None = None,

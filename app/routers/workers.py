@@ -12,6 +12,7 @@ from app.answers import json_answer
 from app.dependencies import jobs_of, json_of_body
 from app.job_schemas import DRAINING_BODY, HEARTBEAT_BODY, HeartbeatAnswer, WorkerAnswer, Workers
 from app.openapi import problems
+from app.parameters import KNOWN
 from app.security import ADMIN, MEASURE, WORK
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"], responses=problems())
@@ -20,7 +21,7 @@ WorkerId = Annotated[str, Path(min_length=1, max_length=200, description="The wo
 BODY = problems(400, 413, 415, 422)
 
 
-@router.get("", dependencies=[MEASURE], responses={200: {"model": Workers}})
+@router.get("", dependencies=[MEASURE, KNOWN], responses={200: {"model": Workers}, **problems(422)})
 async def list_workers(request: Request) -> Response:
     """List the workers that were ever seen, with when that was last."""
     return json_answer(await jobs_of(request).workers())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import Metric
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 with warnings.catch_warnings():
@@ -14,6 +16,7 @@ with warnings.catch_warnings():
     from starlette.testclient import TestClient
 
 from app.main import create_app
+from app.metrics import Metrics
 from app.settings import Settings
 from scripts.manual.markdown import code, codes, document, prose, sentence, table
 
@@ -23,6 +26,7 @@ WORKER = {"name": "one", "gpu": "H100-80GB", "total_bytes": 80 * 2**30, "version
 
 def page() -> str:
     """The reference of metrics."""
+    declared = declared_labels()
     return document(
         "Metrics",
         "What `GET /metrics` shows, in Prometheus' text format. Routes are templates (`/v1/tiers/{name}`), never what "
@@ -30,7 +34,10 @@ def page() -> str:
         "largest. They are missing while the database cannot be reached.",
         table(
             ("metric", "kind", "labels", "what it is"),
-            [(code(_name(one)), one.type, _labels(one), sentence(prose(one.documentation))) for one in families()],
+            [
+                (code(_name(one)), one.type, codes(_labels(one, declared)), sentence(prose(one.documentation)))
+                for one in families()
+            ],
         ),
     )
 
@@ -56,5 +63,13 @@ def _name(metric: Metric) -> str:
     return f"{metric.name}_total" if metric.type == "counter" else metric.name
 
 
-def _labels(metric: Metric) -> str:
-    return codes(sorted({label for sample in metric.samples for label in sample.labels} - {"le"}))
+def declared_labels() -> dict[str, tuple[str, ...]]:
+    """Labels of each family that the service counts itself; of what has not happened yet, nothing else says them."""
+    made = [one for one in vars(Metrics()).values() if isinstance(one, MetricWrapperBase)]
+    return {one._name: tuple(one._labelnames) for one in made}
+
+
+def _labels(metric: Metric, declared: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Those that are declared, and of the queue's, which come from elsewhere, those that are shown."""
+    shown = {label for sample in metric.samples for label in sample.labels} - {"le"}
+    return sorted(declared.get(metric.name, shown))

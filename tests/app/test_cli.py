@@ -188,6 +188,16 @@ class TestOtherCommands:
         assert json.loads(run(command, "--json").stdout) == client.get(f"/v1/{command}").json()
         assert run(command).stdout == ""
 
+    def test_a_table_that_is_piped_has_its_rows_whole(self, client: TestClient) -> None:
+        """What the terminal's width would fold in the middle of a name could not be searched for."""
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        done = subprocess.run(
+            [sys.executable, "-m", "app", "models"], capture_output=True, text=True, cwd=ROOT, env=environment
+        )
+        listed = [line.split()[0] for line in done.stderr.splitlines()[2:]]
+        assert listed == [one["id"] for one in client.get("/v1/models").json()["items"]]
+        assert max(len(line) for line in done.stderr.splitlines()) > 80
+
     def test_version_is_the_packages(self) -> None:
         assert run("--version").stdout == f"ctxplan {ctxplan.__version__}\n"
 
@@ -205,6 +215,20 @@ class TestOtherCommands:
         done = run("serve", CTXPLAN_MAX_BODY_BYTES="-1")
         assert done.returncode == 2
         assert "CTXPLAN_MAX_BODY_BYTES" in done.stderr
+
+    def test_serve_says_nothing_of_serving_where_it_cannot_be_built(self) -> None:
+        without = "import sys; sys.modules['opentelemetry.instrumentation.fastapi'] = None"
+        done = subprocess.run(
+            [sys.executable, "-c", f"{without}; from app.cli import main; main()", "serve", "--port", "0"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
+            timeout=60,
+        )
+        assert done.returncode == 2
+        assert "ctxplan[otel]" in done.stderr
+        assert "serving" not in done.stderr
 
     def test_serve_without_the_server_extra_says_what_to_install(self, tmp_path: Path) -> None:
         (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError('absent', name='uvicorn')")

@@ -4,7 +4,13 @@ waits."""
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -12,14 +18,17 @@ import httpx
 import pytest
 import uvicorn
 
+import ctxplan
 from app.listen import listen
 from app.main import create_app
 from app.settings import Settings
 from ctxplan.models import ModelFacts, resolve_model
 from estimator.errors import UnknownModel
 from tests.app.jobs import FITS
+from tests.probes.common import said_address
 
 JSON = {"content-type": "application/json"}
+SERVE = [sys.executable, "-m", "app", "serve", "--port", "0"]
 
 
 def head(declared_bytes: int) -> bytes:
@@ -116,3 +125,44 @@ def test_a_look_up_that_waits_holds_up_nobody_else(monkeypatch: pytest.MonkeyPat
         server.should_exit = True
         threads[0].join()
     assert json.loads(answers[0].content)["code"] == "unknown-model"
+
+
+def test_its_first_line_says_where_it_serves_and_every_line_is_json() -> None:
+    database = "postgresql+psycopg://me:the-password@127.0.0.1:1/plans?connect_timeout=1"
+    environment = {**os.environ, "CTXPLAN_DATABASE_URL": database, "CTXPLAN_ALLOW_HUB": "false"}
+    with subprocess.Popen(SERVE, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = said_address(process.stderr)
+        assert httpx.get(f"{url}/healthz", timeout=60).status_code == 200
+        process.terminate()
+        assert process.wait(60) == 0
+        lines = [json.loads(line) for line in process.stderr]
+    assert lines[-1]["event"] == "stopped"
+    assert "the-password" not in str(lines)
+
+
+def test_the_line_of_its_start_has_version_and_database_at_every_level(tmp_path: Path) -> None:
+    database = "postgresql+psycopg://me:the-password@127.0.0.1:1/plans?password=another"
+    told = {"CTXPLAN_DATABASE_URL": database, "CTXPLAN_LOG_LEVEL": "error", "CTXPLAN_ALLOW_HUB": "false"}
+    with subprocess.Popen(SERVE, env={**os.environ, **told}, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.terminate()
+        assert process.stderr.read() == ""
+    said = json.loads(line)
+    assert (said["event"], said["level"], said["version"]) == ("serving", "info", ctxplan.__version__)
+    assert said["address"].startswith("http://127.0.0.1:")
+    assert said["database"].startswith("postgresql+psycopg://")
+    assert said["database"].endswith("@127.0.0.1:1/plans")
+    assert "the-password" not in line
+    assert "another" not in line
+
+
+def test_at_a_terminal_a_person_reads_where_it_serves() -> None:
+    ours, its = pty.openpty()
+    with subprocess.Popen(SERVE, env={**os.environ, "CTXPLAN_ALLOW_HUB": "false"}, stderr=its) as process:
+        os.close(its)
+        with os.fdopen(ours, "rb") as terminal:
+            line = terminal.readline()
+            process.terminate()
+    assert re.fullmatch(rb"ctxplan: serving on http://127\.0\.0\.1:\d+\r\n", line)

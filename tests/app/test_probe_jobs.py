@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from app.job_schemas import JobListing, JobWithHistory, SubmittedAnswer
 from probes.points import parse_point
 from tests.app.jobs import MODEL, WRONG_JSON
-from tests.app.measuring import JOBS, LEASES, POINT, WORKER, lease, point, send, submit
+from tests.app.measuring import JOBS, LEASES, MEASUREMENTS, POINT, WORKER, WORKERS, lease, point, send, submit
 from tests.app.test_problems import JSON, problem_of
 
 
@@ -222,3 +222,31 @@ def test_a_database_that_comes_later_is_used_from_then_on(tmp_path: Any, monkeyp
 
 def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("address", "key", "said", "allowed"),
+    [
+        (f"{JOBS}?stat=queued", "query.stat", 'did you mean "state"?', "state, campaign, cursor, limit"),
+        (f"{JOBS}?limit=2&foo=bar", "query.foo", "unknown parameter", "state, campaign, cursor, limit"),
+        (f"{MEASUREMENTS}?pionts=1", "query.pionts", 'did you mean "point"?', "state, campaign, point, job, cursor, "),
+        ("/v1/observations?sate=beyond", "query.sate", 'did you mean "state"?', "state, cursor, limit"),
+        ("/v1/campaigns?sate=done", "query.sate", 'did you mean "state"?', "state, cursor, limit"),
+        ("/v1/calibrations?limti=1", "query.limti", 'did you mean "limit"?', "limit, after"),
+        (f"{WORKERS}?state=idle", "query.state", "unknown parameter", "no parameter"),
+    ],
+)
+def test_a_filter_that_a_listing_does_not_know_is_refused_by_name(
+    client: TestClient, address: str, key: str, said: str, allowed: str
+) -> None:
+    found = problem_of(client.get(address), 422, "invalid-request")
+    (error,) = found["errors"]
+    assert error["key"] == key
+    assert said in error["message"]
+    assert error["allowed"].startswith(allowed)
+
+
+def test_the_filters_that_a_listing_knows_are_taken_together(queue_client: TestClient) -> None:
+    submit(queue_client)
+    found = queue_client.get(JOBS, params={"state": "queued", "limit": 1})
+    assert (found.status_code, len(found.json()["items"])) == (200, 1)

@@ -6,10 +6,12 @@ import hashlib
 import json
 import re
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 import ctxplan
@@ -17,6 +19,8 @@ from app.main import create_app
 from app.pages import STATIC
 from app.settings import Settings
 from tests.app.jobs import CONFIG, DOES_NOT_FIT, FITS, MODEL
+from tests.app.measuring import service
+from tests.app.test_keys_over_http import SECRET, key
 
 ANSWERS = {
     "a catalogued model": FITS,
@@ -108,6 +112,53 @@ def test_requests_are_counted_by_route_and_not_by_path(client: TestClient) -> No
     text = client.get("/metrics").text
     assert 'route="/problems/{code}",status="200"' in text
     assert "secret" not in text
+
+
+def test_what_is_refused_before_it_is_routed_has_its_route_and_code_in_the_log_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(allow_hub=False, requests_per_second=1.5, max_body_bytes=1024)
+    with TestClient(create_app(settings)) as client:
+        client.post("/v1/workers/one/heartbeat", content=b" " * 2000)
+        client.put("/v1/estimates", content=b" " * 2000)
+        client.post("/nothing/here", content=b" " * 2000)
+        client.get("/nothing/here")
+        while client.get("/v1/gpus").status_code != 429:
+            pass
+        monkeypatch.setattr("app.admission.Lag.is_too_much", True)
+        client.get("/v1/models")
+        monkeypatch.undo()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [(line["status"], line["route"], line["code"]) for line in lines if line["event"] == "request"]
+    assert told == [
+        (413, "/v1/workers/{id}/heartbeat", "body-too-large"),
+        (413, "/v1/estimates", "body-too-large"),
+        (413, "unmatched", "body-too-large"),
+        (404, "unmatched", "not-found"),
+        (429, "/v1/gpus", "too-many-requests"),
+        (503, "/v1/models", "overloaded"),
+    ]
+
+
+def test_what_goes_well_has_no_code_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with TestClient(create_app(Settings(allow_hub=False, log_level="debug"))) as client:
+        assert client.get("/problems/invalid-job").json()["code"] == "invalid-job"
+    (line,) = (line for line in map(json.loads, capsys.readouterr().err.splitlines()) if line["event"] == "request")
+    assert (line["status"], "code" in line) == (200, False)
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+def test_a_service_that_needs_keys_and_has_none_says_so_once(
+    has_key: bool, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if has_key:
+        key(database_url, "plan")
+    settings = {"require_keys": True, "keys_secret": SecretStr(SECRET), "log_level": "warning"}
+    with service(database_url, tmp_path, **settings) as client:
+        assert client.get("/readyz").status_code == 200  # the database is there
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [line["make"] for line in lines if "there is none" in line["event"]]
+    assert told == ([] if has_key else ["ctxplan keys create NAME --scope plan"])
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/problems/invalid-job"])

@@ -133,3 +133,13 @@ def test_a_hint_is_given_only_where_something_is_near():
     assert hint("unslot", ("unsloth", True)) == '; did you mean "unsloth"?'
     assert hint("zzz", ("unsloth", True)) == ""
     assert hint(3, ("unsloth",)) == ""
+
+
+@pytest.mark.parametrize("value", ["modle", "omdel", "moedl"])
+def test_two_letters_that_changed_places_are_the_nearest_slip(value):
+    assert hint(value, ("mode", "model", "modules")) == '; did you mean "model"?'
+
+
+def test_of_other_slips_the_most_alike_is_meant():
+    assert hint("mod", ("model", "mode")) == '; did you mean "mode"?'
+    assert hint("ledom", ("model", "mode")) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from estimator import parse_job
 from probes.points import Point
@@ -50,6 +51,21 @@ def started(command: list[str], log: Path, environment: dict[str, str]) -> Itera
                 process.wait(30)
             finally:
                 process.kill()
+
+
+def addresses(log: str) -> list[str]:
+    """Where a service's log says that it serves; empty as long as it does not."""
+    return re.findall(r'"address": "(http://[^"]+)"', log)
+
+
+def said_address(log: IO[Any]) -> str:
+    """The same of a log that is still written: it is read as far as the line that says it."""
+    read = []
+    for line in log:
+        read.append(line if isinstance(line, str) else line.decode())
+        if found := addresses(read[-1]):
+            return found[0]
+    raise AssertionError(f"the service did not start: {''.join(read)}")
 
 
 def alive(pid: int) -> bool:

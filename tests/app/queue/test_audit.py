@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database
@@ -120,6 +122,55 @@ async def test_the_command_writes_what_it_found_and_says_by_its_exit_code_whethe
         await connection.execute(text("UPDATE campaigns SET points = 7"))
     code, found, _ = run_audit(CTXPLAN_DATABASE_URL=database_url)
     assert (code, len(found["findings"])) == (1, 1)
+
+
+def test_where_there_is_no_database_that_is_said_and_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CTXPLAN_DATABASE_URL", "sqlite+aiosqlite:///ctxplan.db")
+    assert main([]) == 4
+    assert "there is no database at ctxplan.db" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_something_else_has_no_queue_and_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "other.db"
+    file.touch()
+    assert main([f"sqlite:///{file}"]) == 4
+    assert "there is no queue" in capsys.readouterr().err
+    assert (file.stat().st_size, list(tmp_path.iterdir())) == (0, [file])
+
+
+async def test_what_it_reads_with_changes_nothing(database: Database, database_url: str) -> None:
+    await lively(database)
+    reading = Database(database_url, read_only=True)
+    try:
+        with pytest.raises(SQLAlchemyError, match=r"read-?only"):
+            async with reading.write() as connection:
+                await connection.execute(text("UPDATE campaigns SET points = 7"))
+        assert (await audit(reading)).findings == ()
+    finally:
+        await reading.dispose()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--url", "x"], 2), (["a", "b"], 2)])
+def test_help_is_help_and_an_option_is_no_url(
+    arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == code
+    said = capsys.readouterr()
+    assert "CTXPLAN_DATABASE_URL" in said.out if code == 0 else "usage" in said.err
+
+
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CTXPLAN_LEASE_SECONDS", "x")
+    assert main([]) == 2
+    assert "CTXPLAN_LEASE_SECONDS" in capsys.readouterr().err
 
 
 def test_the_command_refuses_what_is_no_database(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:

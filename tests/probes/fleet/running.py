@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from tests.probes.common import started, wait_for
+from tests.probes.common import addresses, started, wait_for
 from tests.probes.fleet import cluster as cluster_program
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -72,7 +71,7 @@ def service(folder: Path) -> Iterator[Service]:
     key = new_key(environment, "measure", "plan")
     log = folder / "service.log"
     with started([sys.executable, "-m", "app", "serve", "--port", "0"], log, environment):
-        url = within(lambda: re.findall(r"serving on (http://\S+)", log.read_text()), "the service")[0]
+        url = within(lambda: addresses(log.read_text()), "the service")[0]
         headers = {"authorization": f"Bearer {key}"}
         with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, trust_env=False, headers=headers) as http:
             yield Service(url=url, environment={**environment, "CTXPLAN_API_KEY": key}, http=http)
