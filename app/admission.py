@@ -18,6 +18,7 @@ from time import monotonic
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.keys.attempts import network_of
 from app.metrics import Metrics
 from app.problems import KINDS, problem
 from estimator.errors import CtxplanError
@@ -28,7 +29,7 @@ BURST_SECONDS = 2.0
 MAX_CALLERS = 8192
 VERY_LATE = 4
 KEYS_PER_ADDRESS = 10
-"""All keys of an address together may use so many times the rate of one."""
+"""All keys of an address that have opened something here may together use so many times the rate of one."""
 ALWAYS = ("/healthz", "/readyz", "/metrics")
 """What watches the service is answered however much there is to do, at a rate of its own."""
 
@@ -126,6 +127,7 @@ class Admission:
         self._app = app
         self._keys, self._addresses = RateLimit(per_second), RateLimit(per_second * KEYS_PER_ADDRESS)
         self._anybody = RateLimit(per_second)
+        self._proven: OrderedDict[str, None] = OrderedDict()
         self._lag = lag
         self._metrics = metrics
 
@@ -137,24 +139,44 @@ class Admission:
             self._metrics.shed("lag")
             await _refused(scope, Overloaded.code, str(Overloaded()), 1)(scope, receive, send)
             return
-        wait = self._wait_seconds(scope)
+        key = _key_of(scope)
+        wait = self._wait_seconds(scope, key)
         if wait:
             self._metrics.shed("rate")
             detail = f"too many requests from one caller: try again in {wait:.1f} seconds"
             await _refused(scope, "too-many-requests", detail, wait)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+        if key and "principal" in scope.get("state", {}):
+            self._note(key)
 
-    def _wait_seconds(self, scope: Scope) -> float:
-        """By API key, of which nothing is kept but a digest, and address; by address alone where there is no key."""
-        address = scope["client"][0] if scope["client"] else ""
+    def _wait_seconds(self, scope: Scope, key: str | None) -> float:
+        """By API key within its address, for a key that has opened something here; by address alone for all else.
+
+        A key that has not may be made up, and each of them anew: it is worth no more than none.
+        """
+        network = network_of(scope["client"][0] if scope["client"] else "")
         if scope["path"] in ALWAYS:
-            return self._anybody.wait_seconds(f"watch {address}")
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                # The address first: a key that is none costs the caller all the same.
-                return self._addresses.wait_seconds(address) or self._keys.wait_seconds(sha256(value).hexdigest())
-        return self._anybody.wait_seconds(address)
+            return self._anybody.wait_seconds(f"watch {network}")
+        if key is not None and key in self._proven:
+            return self._addresses.wait_seconds(network) or self._keys.wait_seconds(key)
+        return self._anybody.wait_seconds(network)
+
+    def _note(self, key: str) -> None:
+        """The key has let its caller in."""
+        self._proven[key] = None
+        self._proven.move_to_end(key)
+        if len(self._proven) > MAX_CALLERS:
+            self._proven.popitem(last=False)
+
+
+def _key_of(scope: Scope) -> str | None:
+    """A digest of what a request shows as its key, of which nothing else is kept; the same however it is spaced."""
+    shown = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+    if shown is None:
+        return None
+    key = shown.decode("latin-1").partition(" ")[2].strip()  # as `app.security.Gate` reads it
+    return sha256(key.encode()).hexdigest()
 
 
 def _refused(scope: Scope, code: str, detail: str, wait: float) -> Response:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.database.models import ActivationModel, CalibrationModel, CalibrationRowsModel
 from app.database.url import read_url
+from app.measured_drift import MeasuredDrift
 from ctxplan.calibration_keeping import (
     SHIPPED,
     Activation,
@@ -56,6 +57,7 @@ class DatabaseStore:
             parsed.set(drivername=driver), connect_args=arguments, pool_pre_ping=True, pool_size=2
         )
         self._shipped = shipped
+        self._drift = MeasuredDrift()
 
     def put(self, calibration: Calibration) -> bool:
         """A document that is here under this id and is not this content is replaced by what the id promises."""
@@ -136,8 +138,11 @@ class DatabaseStore:
             return [one for documents in connection.execute(query).scalars() for one in documents]
 
     def drift(self, calibration: str | None = None) -> Sequence[dict[str, Any]]:
-        """None is noted here: `ctxplan calibrate status` notes drift, and looks at a directory."""
-        return ()
+        """What the queue has measured beyond the bound of a calibration, by default of the active one. It is noted
+        nowhere: the measurements are here, and it is found in them."""
+        judged = self.active() if calibration is None else self.get(calibration)
+        with self._reading() as connection:
+            return self._drift.of(connection, judged)
 
     def dispose(self) -> None:
         """Close every connection."""
@@ -245,5 +250,4 @@ def _checked(id: str, document: Any) -> Calibration:
 
 
 def _now() -> datetime:
-
     return datetime.now(UTC)

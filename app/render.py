@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ctxplan.naming import gpu_name
 from estimator import Estimate, MaxContext
 from estimator.estimate import Term
 
@@ -48,7 +49,7 @@ def render_estimate(answer: Estimate, paper: Paper = PAPER) -> list[RenderableTy
 
 def render_max_context(answer: MaxContext, paper: Paper = PAPER) -> list[RenderableType]:
     """The lengths first, then the estimate at the safe one."""
-    gpu = _gpu_name(answer.job.gpu)
+    gpu = gpu_name(answer.job.gpu)
     if not answer.safe:
         line = Text.assemble(
             ("No length is safe", STYLES["does_not_fit"]), f" on {gpu}; limited by {answer.limited_by}."
@@ -68,7 +69,7 @@ def render_max_context(answer: MaxContext, paper: Paper = PAPER) -> list[Rendera
 
 def render_gpus(items: Iterable[Mapping[str, Any]]) -> RenderableType:
     """The GPU catalogue as a table."""
-    table = _table("GPU", "total GiB", "usable GiB", "compute", "measured", numbers=(1, 2))
+    table = table_of("GPU", "total GiB", "usable GiB", "compute", "measured", numbers=(1, 2))
     for item in items:
         usable, total = _gib(item["usable_bytes"]), _gib(item["total_bytes"])
         table.add_row(item["name"], total, usable, item["compute_capability"], "yes" if item["measured"] else "no")
@@ -77,7 +78,7 @@ def render_gpus(items: Iterable[Mapping[str, Any]]) -> RenderableType:
 
 def render_models(items: Iterable[Mapping[str, Any]]) -> RenderableType:
     """The model catalogue as a table."""
-    table = _table("model", "family", "parameters", "native tokens", numbers=(2, 3))
+    table = table_of("model", "family", "parameters", "native tokens", numbers=(2, 3))
     for item in items:
         table.add_row(item["id"], item["family"], f"{item['parameters'] / 1e9:,.2f} B", f"{item['native_length']:,}")
     return table
@@ -89,7 +90,7 @@ def _verdict(answer: Estimate) -> Text:
     return Text.assemble(
         (WORDS[answer.verdict] + host, STYLES[answer.verdict]),
         f": the GPU needs {_gib(needed.expected)} GiB, at most {_gib(needed.upper)} GiB "
-        f"(at {answer.confidence:.0%}), of the {_gib(answer.room_bytes)} GiB that {_gpu_name(answer.job.gpu)} leaves "
+        f"(at {answer.confidence:.0%}), of the {_gib(answer.room_bytes)} GiB that {gpu_name(answer.job.gpu)} leaves "
         "to PyTorch.",
     )
 
@@ -110,7 +111,7 @@ def _terms(terms: Iterable[Term], paper: Paper) -> Table:
     # What a row needs beside its bar: the name, two numbers, and the space between columns.
     beside = max((len(term.name) for term in listed), default=4) + 28
     cells = max(NARROWEST_BAR, min(WIDEST_BAR, paper.columns - beside))
-    table = _table("term", "GiB", "", "share", numbers=(1, 3))
+    table = table_of("term", "GiB", "", "share", numbers=(1, 3))
     for term in listed:
         table.add_row(
             term.name,
@@ -123,7 +124,7 @@ def _terms(terms: Iterable[Term], paper: Paper) -> Table:
 
 
 def _phases(answer: Estimate) -> Table:
-    table = _table("phase", "GiB", numbers=(1,))
+    table = table_of("phase", "GiB", numbers=(1,))
     for phase in answer.phases:
         style = "bold" if phase.phase == answer.peak_phase else None
         table.add_row(phase.phase, _gib(phase.allocated_bytes), style=style)
@@ -159,7 +160,8 @@ def bar(share: float, cells: int, *, blocks: bool = True) -> str:
     return "█" * full + (EIGHTHS[rest] if rest else "")
 
 
-def _table(*columns: str, numbers: tuple[int, ...]) -> Table:
+def table_of(*columns: str, numbers: tuple[int, ...]) -> Table:
+    """An empty table with these columns; ``numbers``: which of them hold such, to stand on the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, column in enumerate(columns):
         numeric = index in numbers
@@ -171,10 +173,6 @@ def _rope(rope: Mapping[str, Any]) -> Text:
     factor = rope.get("factor", 1.0)
     scaled = "" if factor == 1.0 else f" by {factor:g}"
     return Text(f"\nRoPE: native length {rope['native_length']:,} tokens, scaling {rope['scaling']}{scaled}.")
-
-
-def _gpu_name(gpu: str | Mapping[str, Any]) -> str:
-    return gpu if isinstance(gpu, str) else str(gpu["name"])
 
 
 def _gib(size_bytes: int) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
+
+from app.render import table_of
 
 SHORT = len("sha256-") + 12
 
@@ -20,7 +20,7 @@ def short(id: str) -> str:
 
 def render_list(items: Iterable[Mapping[str, Any]]) -> list[RenderableType]:
     """Every calibration in a line, the active one marked."""
-    table = _table("", "calibration", "points", "cards", "stored", numbers=(2,))
+    table = table_of("", "calibration", "points", "cards", "stored", numbers=(2,))
     for item in items:
         cards = item["fault"] or ", ".join(item["gpus"])
         stored = "shipped" if item["shipped"] else (item["stored_at"] or "")
@@ -44,7 +44,7 @@ def render_bounds(bounds: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     """How far above the expected peak the bound of each stratum lies."""
     if not bounds:
         return [Text("No residuals: the bounds are those of the structure.")]
-    table = _table("stratum", "points", "95 %", "99 %", "largest", numbers=(1, 2, 3, 4))
+    table = table_of("stratum", "points", "95 %", "99 %", "largest", numbers=(1, 2, 3, 4))
     points = {one["stratum"]: one["points"] for one in bounds}
     for one in bounds:
         if points.get(one["stratum"].rpartition("/")[0]) == one["points"]:
@@ -65,7 +65,7 @@ def render_errors(groups: Iterable[Mapping[str, Any]], before: str, after: str) 
     if not listed:
         return [Text("\nNo kept measurement can be judged: the errors are not compared.")]
     names = ("median\nbefore", "after", "worst\nbefore", "after", "in bound\nbefore", "after")
-    table = _table("path and kind", "points", *names, numbers=tuple(range(1, 8)))
+    table = table_of("path and kind", "points", *names, numbers=tuple(range(1, 8)))
     for one in listed:
         old, new = one["before"], one["after"]
         table.add_row(
@@ -112,7 +112,7 @@ def render_drift(found: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
 
 def render_design(found: Mapping[str, Any]) -> list[RenderableType]:
     """The points to measure, in the order of their worth."""
-    table = _table("layers", "checkpointing", "batch", "tokens", "s", "error after", numbers=(0, 3, 4, 5))
+    table = table_of("layers", "checkpointing", "batch", "tokens", "s", "error after", numbers=(0, 3, 4, 5))
     for one in found["choices"]:
         layers = one["num_hidden_layers"]
         table.add_row(
@@ -157,11 +157,3 @@ def _plain(value: Any) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:+.2%}"
-
-
-def _table(*columns: str, numbers: tuple[int, ...]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for index, column in enumerate(columns):
-        numeric = index in numbers
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    return table

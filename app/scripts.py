@@ -15,6 +15,7 @@ from string import Template
 from typing import Any
 
 from ctxplan.environment import environment
+from ctxplan.naming import gpu_name
 from estimator import Architecture, Estimate, Job
 from estimator.errors import JobError
 
@@ -66,7 +67,7 @@ def write_script(asked: Job, estimate: Estimate, architecture: Architecture) -> 
 
 def _head(job: Job, estimate: Estimate, filename: str) -> str:
     plan = {
-        "gpu": job.gpu if isinstance(job.gpu, str) else job.gpu["name"],
+        "gpu": gpu_name(job.gpu),
         "verdict": estimate.verdict,
         "peak_allocated_bytes": estimate.peak_allocated_bytes.expected,
         "peak_reserved_bytes": estimate.peak_reserved_bytes.expected,

@@ -33,6 +33,24 @@ COOKIE = "ctxplan_session"
 PURPOSE = "browser session"
 
 
+class OtherSite(CtxplanError):
+    """A page of another site asks for a change."""
+
+    code = "other-site"
+
+    def __init__(self) -> None:
+        super().__init__("a page of another site changes nothing here")
+
+
+class OtherName(CtxplanError):
+    """The service is called by a name that is none of its own."""
+
+    code = "other-name"
+
+    def __init__(self) -> None:
+        super().__init__("this service is not called by that name: CTXPLAN_ALLOWED_HOSTS lists those it has")
+
+
 class MissingScope(CtxplanError):
     """The key is valid, and may not do this."""
 
@@ -87,8 +105,8 @@ class Gate:
         """By its key, else by its browser's session. Where no key is needed, a session is not looked at.
 
         Raises:
-            HTTPException: 401 for no key or a wrong one, 403 for a page of another site. QueueUnavailable: none can be
-                checked.
+            HTTPException: 401 for no key or a wrong one. OtherSite, OtherName: without a key, another's page asks.
+                QueueUnavailable: none can be checked.
         """
         header = request.headers.get("authorization")
         if header is not None:
@@ -105,6 +123,17 @@ class Gate:
         if view is None:
             raise _unauthenticated("the session has ended: sign in again")
         return Principal(name=view.id, scopes=frozenset(view.scopes), is_signed_in=True)
+
+    async def lets_in(self, request: Request, scope: Scope) -> bool:
+        """Whether a request that was let in still would be: its key or session may have ended since.
+
+        Raises:
+            QueueUnavailable, SQLAlchemyError: that cannot be told now.
+        """
+        try:
+            return scope in (await self.principal(request)).scopes
+        except (HTTPException, OtherSite, OtherName):
+            return False
 
     async def sign_in(self, key: str) -> str | None:
         """The cookie of a new session for who has this key; None where it opens nothing. Raises QueueUnavailable."""
@@ -225,16 +254,16 @@ def names_of(settings: Settings) -> frozenset[str] | None:
 
 def refuse_other_names(request: Request, names: frozenset[str]) -> None:
     """A page whose own name was made to lead to this machine (DNS rebinding) is of the same site to its browser, but it
-    calls the service by that name. Raises HTTPException 403."""
+    calls the service by that name. Raises OtherName."""
     host = request.headers.get("host", "").lower()
     name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
     if name and name not in names and not is_loopback(name):
-        raise HTTPException(403, "this service is not called by that name: CTXPLAN_ALLOWED_HOSTS lists those it has")
+        raise OtherName
 
 
 def refuse_other_sites(request: Request) -> None:
     """A page of another site that a person has open reaches this service as well: without a key on loopback, and with
-    the person's session elsewhere. Raises HTTPException 403 where it would change something.
+    the person's session elsewhere. Raises OtherSite where it would change something.
 
     Browsers say whose page asks in ``Sec-Fetch-Site``, but not to an address on plain HTTP beyond loopback; there the
     ``Origin`` says it.
@@ -249,4 +278,4 @@ def refuse_other_sites(request: Request) -> None:
     else:
         is_other = site not in ("same-origin", "none")
     if is_other:
-        raise HTTPException(403, "a page of another site changes nothing here")
+        raise OtherSite

@@ -6,6 +6,7 @@ access log.
 
 from __future__ import annotations
 
+import json
 import sys
 
 import uvicorn
@@ -29,5 +30,6 @@ async def bare(job: Job) -> EstimateAnswer:
 
 if __name__ == "__main__":
     listening = listen("127.0.0.1", 0)
-    print(f"serving on http://127.0.0.1:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    print(json.dumps({"event": "serving", "address": address}), file=sys.stderr, flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])

@@ -65,7 +65,7 @@ def _port(log: IO[bytes]) -> int:
     lines = []
     for line in log:
         lines.append(line)
-        found = re.search(rb"serving on http://127\.0\.0\.1:(\d+)", line)
+        found = re.search(rb'"address": "http://127\.0\.0\.1:(\d+)"', line)
         if found:
             Thread(target=_drain, args=(log,), daemon=True).start()
             return int(found.group(1))
@@ -73,6 +73,6 @@ def _port(log: IO[bytes]) -> int:
 
 
 def _drain(log: IO[bytes]) -> None:
-    with suppress(ValueError):  # closed while it waited
+    with suppress(ValueError, OSError):  # closed while it waited
         while os.read(log.fileno(), 2**16):
             pass

@@ -59,19 +59,19 @@ class Numbers(NamedTuple):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the GPU's or the host's memory ended, as the error says or one that it was raised from."""
-    return any(_is_one(found) for found in _causes(error))
+    return any(_is_one(found) for found in causes(error))
 
 
 def is_of_the_host(error: BaseException) -> bool:
     """Whether it was the host's memory that ended, and not the GPU's."""
-    causes = list(_causes(error))
-    on_the_gpu = any(GPU_MEMORY.search(str(one)) or _named(one) for one in causes)
-    return not on_the_gpu and any(isinstance(one, MemoryError) or HOST_MEMORY.search(str(one)) for one in causes)
+    found = list(causes(error))
+    on_the_gpu = any(GPU_MEMORY.search(str(one)) or _named(one) for one in found)
+    return not on_the_gpu and any(isinstance(one, MemoryError) or HOST_MEMORY.search(str(one)) for one in found)
 
 
 def numbers_of(error: BaseException) -> Numbers:
     """The bytes in the allocator's own words."""
-    text = "\n".join(str(found) for found in _causes(error))
+    text = "\n".join(str(found) for found in causes(error))
     return Numbers(*(_bytes(pattern, text) for pattern in (TRIED, FREE, ALLOCATED, UNALLOCATED)))
 
 
@@ -98,7 +98,7 @@ def _named(error: BaseException) -> bool:
     return any(kind.__name__ == OUT_OF_MEMORY for kind in type(error).__mro__)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and what it was raised from; torch.compile keeps a compiler's in ``inner_exception``."""
     seen: list[BaseException] = []
     found: BaseException | None = error

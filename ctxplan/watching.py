@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ctxplan.failure import is_of_the_host, numbers_of, phase_of
+from ctxplan.naming import gpu_name
 from ctxplan.planning import Planner
 from estimator import CtxplanError, Estimate, Job
 from estimator.advise import Proposal
@@ -167,7 +168,7 @@ def explain(error: BaseException, job: Job, planner: Planner, seen: Seen | None 
         "ctxplan: the memory ended. Planned for this run: "
         f"{_gib(estimate.peak_allocated_bytes.expected)} GiB allocated at its peak ({estimate.peak_phase}, "
         f"{estimate.execution_path} path), at most {_gib(estimate.peak_allocated_bytes.upper)}; "
-        f"the {_card(estimate.job)} leaves {_gib(estimate.room_bytes)}: {estimate.verdict}.",
+        f"the {gpu_name(estimate.job.gpu)} leaves {_gib(estimate.room_bytes)}: {estimate.verdict}.",
         *_seen(error, seen),
         *_where(error, estimate),
         "  the largest of what was planned: "
@@ -237,7 +238,7 @@ def _does_not_fit(what: str, estimate: Estimate) -> str:
     allocated = estimate.peak_allocated_bytes
     return (
         f"{what} {verdict}: {_gib(allocated.expected)} GiB are expected, at most {_gib(allocated.upper)}, "
-        f"and the {_card(estimate.job)} leaves {_gib(estimate.room_bytes)}"
+        f"and the {gpu_name(estimate.job.gpu)} leaves {_gib(estimate.room_bytes)}"
     )
 
 
@@ -250,10 +251,6 @@ def _batch(estimate: Estimate, what: str) -> str:
 
 def _largest(estimate: Estimate) -> Iterable[Any]:
     return sorted(estimate.terms, key=lambda term: -term.bytes)[:LARGEST_TERMS]
-
-
-def _card(job: Job) -> str:
-    return job.gpu if isinstance(job.gpu, str) else str(job.gpu["name"])
 
 
 def _mib(size_bytes: int) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import linecache
 import re
-from collections.abc import Iterator
 from traceback import extract_tb
 
+from ctxplan.failure import causes
 from estimator.errors import CtxplanError
 from probes.errors import WrongBatch
 
@@ -45,7 +45,7 @@ def kind_of(error: BaseException) -> str | None:
         return "unavailable"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "unavailable"
-    for found in _causes(error):
+    for found in causes(error):
         kind = _memory_that_ended(found)
         if kind is not None:
             return kind
@@ -56,17 +56,7 @@ def kind_of(error: BaseException) -> str | None:
 
 def is_allocators(error: BaseException) -> bool:
     """Whether torch's CUDA allocator itself refused, and so told its observers what it was asked for."""
-    return any(type(found).__name__ == "OutOfMemoryError" for found in _causes(error))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and what it was raised from; torch.compile keeps a compiler's in ``inner_exception``."""
-    seen: list[BaseException] = []
-    found: BaseException | None = error
-    while found is not None and found not in seen:
-        yield found
-        seen.append(found)
-        found = found.__cause__ or getattr(found, "inner_exception", None)
+    return any(type(found).__name__ == "OutOfMemoryError" for found in causes(error))
 
 
 def _memory_that_ended(error: BaseException) -> str | None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from time import perf_counter
 
 import pytest
 
 from benchmarks.http import SERVICE, serving
 from benchmarks.load import report, run
 from benchmarks.load.drive import LOST, Answered, Driver
-from benchmarks.load.run import Trial
+from benchmarks.load.run import P99_SECONDS, Trial
 from benchmarks.load.traffic import ESTIMATE, SHARES, Ask, mixed
+from benchmarks.memory import resident_bytes
+from tests.probes.common import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +152,68 @@ async def test_what_a_stalled_service_holds_up_counts_from_when_it_was_due() -> 
     assert [one.status for one in found] == [200] * len(found)
     # The last was due within the first 0.3 seconds, and all before it took 0.2 each.
     assert found[-1].seconds >= 0.2 * len(found) - 0.3
+
+
+async def test_once_nothing_more_is_due_what_was_not_sent_never_is_and_what_was_is_still_answered() -> None:
+    """That is the moment from which a recovery counts: not the one at which all that had piled up is answered."""
+    asked, go = 0, asyncio.Event()
+
+    async def answer_when_told(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            asked += 1
+            await go.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    async def nothing() -> None:
+        pass
+
+    told: list[float] = []
+
+    async def then(last_due: float) -> None:
+        told.append(last_due)
+        assert asked == 2, "as many as there are connections"
+        go.set()
+
+    async with listening(answer_when_told) as port:
+        driver, start = Driver(port, limit=2), perf_counter()
+        found = await driver.at_rate(
+            [Ask("GET /", "GET", "/", b"")], per_second=100, seconds=0.3, each_second=nothing, no_longer=then
+        )
+        await driver.close()
+    assert [one.status for one in found] == [200, 200]
+    assert asked == 2
+    assert max(one.at for one in found) < told[0] <= start + 0.3
+
+
+async def test_a_recovery_lasts_until_an_estimate_is_answered_in_time() -> None:
+    answers = [b"503 Service Unavailable", b"slow", b"200 OK", b"500 nobody asks again"]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+            status = answers.pop(0)
+            if status == b"slow":
+                await asyncio.sleep(2 * P99_SECONDS)
+                status = b"200 OK"
+            writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\n\r\n")
+
+    async with listening(answer) as port:
+        seconds = await run.recovered(port, mixed(100), since=perf_counter() - 1)
+    assert 1 + 2 * P99_SECONDS <= seconds < run.RECOVERY_PATIENCE_SECONDS
+    assert len(answers) == 1
+
+
+def test_memory_is_that_of_the_processes_it_has_started_as_well() -> None:
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'x = bytearray(64 << 20); input()'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        try:
+            wait_for(lambda: resident_bytes(process.pid) > 64 * 2**20, "its child is counted")
+        finally:
+            process.kill()
+    assert resident_bytes(process.pid) == 0
 
 
 async def test_a_connection_that_breaks_is_a_request_that_was_not_answered() -> None:

@@ -100,20 +100,21 @@ class Background:
         async with database.read() as connection:
             due = await campaigns.due(connection)
             activated = await campaigns.activated_lately(connection, self._jobs.backend.clock())
-        faults, time = [], asyncio.get_running_loop().time
+        time = asyncio.get_running_loop().time
+        self._tries = {one: self._tries[one] for one in due if one in self._tries}
         for campaign_id in due:
-            if time() < self._tries.get(campaign_id, Tries()).not_before:
+            tries, name = self._tries.get(campaign_id, Tries()), f"campaign {campaign_id}"
+            if time() < tries.not_before:
                 continue
             try:
                 await settling.settle(campaign_id)
                 self._tries.pop(campaign_id, None)
+                self._told.pop(name, None)
             except Exception as error:  # the next one may do better
-                faults.append(error)
-                self._tries[campaign_id] = self._tries.get(campaign_id, Tries()).after(time(), self._seconds)
+                self._caught(name, error)
+                self._tries[campaign_id] = tries.after(time(), self._seconds)
         await settling.make_up_for([one for one in activated if one not in self._made_up_for])
         self._made_up_for.update(activated)
-        if faults:
-            raise faults[0]
 
     async def _repeat(self, name: str, do: Callable[[], Awaitable[None]], wake: asyncio.Event) -> None:
         while True:
@@ -121,14 +122,19 @@ class Background:
             try:
                 await do()
                 self._told.pop(name, None)
-            except QueueUnavailable:
-                pass  # said once, where it was opened
-            except (CtxplanError, SQLAlchemyError, OSError) as error:
-                self._tell(name, with_cause(error))
-            except Exception:  # a fault of ours ends neither the loop nor the service
-                self._log.exception("a background task failed", task=name)
+            except Exception as error:  # none ends the loop or the service
+                self._caught(name, error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), self._seconds)
+
+    def _caught(self, name: str, error: Exception) -> None:
+        """Log what a task failed of: a fault of ours whole each time, any other in a line, and once while it lasts."""
+        if isinstance(error, QueueUnavailable):
+            return  # said once, where it was opened
+        if isinstance(error, CtxplanError | SQLAlchemyError | OSError):
+            self._tell(name, with_cause(error))
+        else:
+            self._log.error("a background task failed", task=name, exc_info=error)
 
     def _tell(self, name: str, text: str) -> None:
         if self._told.get(name) != text:

@@ -30,7 +30,7 @@ class Attempts:
     def wait_seconds(self, address: str) -> int:
         """After how many seconds an address may try again; 0 where it may now."""
         now = self._time()
-        own = self._by_address.get(_network(address), deque())
+        own = self._by_address.get(network_of(address), deque())
         return math.ceil(own[0] + SECONDS - now) if _is_full(own, MOST, now) else 0
 
     def failed(self, address: str) -> float:
@@ -39,7 +39,7 @@ class Attempts:
         Returns:
             For how many seconds its answer is to be held back: 0, unless all addresses together fail too often.
         """
-        now, network = self._time(), _network(address)
+        now, network = self._time(), network_of(address)
         is_flood = _is_full(self._all, MOST_OF_ALL, now)
         own = self._by_address.setdefault(network, deque(maxlen=MOST))
         self._by_address.move_to_end(network)
@@ -55,10 +55,13 @@ def _is_full(newest: deque[float], most: int, now: float) -> bool:
     return len(newest) >= most and newest[0] > now - SECONDS
 
 
-def _network(address: str) -> str:
-    """The address; of an IPv6 one the network of 64 bits, which one machine has whole."""
+def network_of(address: str) -> str:
+    """What counts as one caller: the address; of an IPv6 one the network of 64 bits, which one machine has whole."""
     try:
         found = ip_address(address)
     except ValueError:
         return address[:64]
-    return str(int(found) >> 64) + "::/64" if isinstance(found, IPv6Address) else str(found)
+    if isinstance(found, IPv6Address):
+        # Of IPv4, where both are listened to by one socket: all of them would be one network.
+        return str(found.ipv4_mapped or f"{int(found) >> 64}::/64")
+    return str(found)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import Any
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.queue.errors import InvalidCursor, InvalidSubmission, UnknownJob
+from app.queue.errors import InvalidSubmission, UnknownJob
+from app.queue.paging import cursor_of, last_of
 from app.queue.states import EventKind, State
 from app.queue.tables import EVENTS, JOBS, QUEUED, QUEUED_SINCE, REQUIREMENTS
 from app.queue.views import Depth, JobEvent, JobView, Page
@@ -47,11 +46,11 @@ async def list_jobs(
     if campaign_id is not None:
         query = query.where(JOBS.c.campaign_id == campaign_id)
     if cursor is not None:
-        query = query.where(JOBS.c.id < _before(cursor, asked))
+        query = query.where(JOBS.c.id < last_of(cursor, asked))
     rows = (await connection.execute(query)).all()
     more = len(rows) > limit
     shown = rows[:limit]
-    return Page(items=tuple(map(_view, shown)), next=_cursor(shown[-1].id, asked) if more else None)
+    return Page(items=tuple(map(_view, shown)), next=cursor_of(shown[-1].id, asked) if more else None)
 
 
 async def history(connection: AsyncConnection, job_id: int) -> tuple[JobEvent, ...]:
@@ -108,19 +107,3 @@ def _view(row: Row[Any]) -> JobView:
         expires_at=row.expires_at,
         finished_at=row.finished_at,
     )
-
-
-def _cursor(last_id: int, asked: list[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps([last_id, *asked]).encode()).decode().rstrip("=")
-
-
-def _before(cursor: str, asked: list[Any]) -> int:
-    allowed = "the value of `next` from the page before, with the same filters"
-    try:
-        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-        last_id, *filters = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (ValueError, TypeError, RecursionError):
-        raise InvalidCursor("is not a cursor", key="cursor", allowed=allowed) from None
-    if filters != asked or isinstance(last_id, bool) or not isinstance(last_id, int) or not 0 < last_id < 2**63:
-        raise InvalidCursor("is not of this listing", key="cursor", allowed=allowed)
-    return last_id

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from benchmarks.chaos.report import check, table, write
 from benchmarks.chaos.run import run
 from benchmarks.chaos.world import Setup
+from benchmarks.said import said, say
 
 DATABASES = ("SQLite", "PostgreSQL")
 
@@ -21,7 +21,7 @@ def main() -> int:
     """Run, print and, where that is asked, write into the manual."""
     arguments = _arguments()
     if arguments.check:
-        return _said(check())
+        return said(check())
     verdicts = []
     with _folder(arguments.keep) as folder:
         for database in arguments.database or DATABASES:
@@ -34,12 +34,12 @@ def main() -> int:
             )
             place = folder / database
             place.mkdir()
-            verdicts.append(run(setup, place, _say))
+            verdicts.append(run(setup, place, say))
     print(table(verdicts))
     findings = [f"{verdict.database}: {what}" for verdict in verdicts for what in verdict.findings]
     if arguments.write and not findings:
         write(verdicts, seed=arguments.seed)
-    return _said(findings)
+    return said(findings)
 
 
 @contextmanager
@@ -63,16 +63,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="the table into docs/reliability.md")
     parser.add_argument("--check", action="store_true", help="run nothing: is the table in docs/reliability.md sound?")
     return parser.parse_args()
-
-
-def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-
-
-def _said(findings: list[str]) -> int:
-    for finding in findings:
-        print(finding, file=sys.stderr)
-    return 1 if findings else 0
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from benchmarks.fuzz.files import fuzz_files
 from benchmarks.fuzz.record import Record
 from benchmarks.fuzz.requests import fuzz_requests
 from benchmarks.fuzz.service import serving
+from benchmarks.said import said
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,12 +49,6 @@ def faults(records: Sequence[Record]) -> list[str]:
     found = [f"{one.what}: {kind}\n{example}" for one in records for kind, example in one.faults.items()]
     grown = [one for one in records if not one.passed and not one.faults]
     return found + [f"{one.what}: grew by {one.grown_bytes / 2**20:.0f} MiB" for one in grown]
-
-
-def said(found: Sequence[str]) -> int:
-    for one in found:
-        print(one, file=sys.stderr)
-    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ import pyarrow
 from hypothesis import given, seed
 
 from benchmarks.fuzz.drawing import drawing
-from benchmarks.fuzz.record import Record, rss_bytes, where
+from benchmarks.fuzz.record import Record, where
 from benchmarks.fuzz.targets import Target, targets
+from benchmarks.memory import resident_bytes
 from estimator.errors import CtxplanError
 
 SECONDS = 10.0
@@ -72,7 +73,7 @@ def _settled_rss_bytes() -> int:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-    return rss_bytes()
+    return resident_bytes()
 
 
 def _warm(target: Target, record: Record) -> None:

@@ -18,7 +18,7 @@ class Record:
 
     Attributes:
         outcomes: how often what came out. faults: what must not be, by what it is, with an example each.
-        first_rss_bytes: the process's resident memory after the first fifth; last_rss_bytes: at the end.
+        first_rss_bytes: resident memory (`benchmarks.memory`) after the first fifth; last_rss_bytes: at the end.
         slowest_seconds: of any single input.
     """
 
@@ -55,9 +55,3 @@ def where(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1] if frames else None
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}" if last else type(error).__name__
-
-
-def rss_bytes(pid: int | str = "self") -> int:
-    """The resident memory of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.fuzz.record import rss_bytes
+from benchmarks.memory import resident_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0
@@ -36,7 +36,8 @@ class Service:
     process: subprocess.Popen[bytes]
 
     def rss_bytes(self) -> int:
-        return rss_bytes(self.process.pid)
+        """Of the service and of the processes in which it plans."""
+        return resident_bytes(self.process.pid)
 
     def said(self) -> list[str]:
         """Lines of its log that tell of an error that nobody expected."""
@@ -86,7 +87,7 @@ def _key(folder: Path, environment: dict[str, str], *scopes: str) -> str:
 def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
     until = time.monotonic() + SECONDS
     while time.monotonic() < until and process.poll() is None:
-        found = re.search(r"serving on (http://\S+)", log.read_text(encoding="utf-8", errors="replace"))
+        found = re.search(r'"address": "(http://[^"]+)"', log.read_text(encoding="utf-8", errors="replace"))
         if found:
             return found[1]
         time.sleep(0.05)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 
 from benchmarks.http import SERVICE, serving
 from benchmarks.load.report import check, table, write
 from benchmarks.load.run import run
+from benchmarks.said import said, say
 
 
 def main() -> int:
@@ -19,23 +19,13 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="run nothing: is the table in docs/operations.md sound?")
     arguments = parser.parse_args()
     if arguments.check:
-        return _said(check())
+        return said(check())
     with serving(SERVICE) as (port, pid):
-        found = run(port, pid, seconds=60 * arguments.minutes, say=_say)
+        found = run(port, pid, seconds=60 * arguments.minutes, say=say)
     print(table(found))
     if arguments.write and not found.broken:
         write(found)
-    return _said(found.broken)
-
-
-def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-
-
-def _said(findings: list[str]) -> int:
-    for finding in findings:
-        print(finding, file=sys.stderr)
-    return 1 if findings else 0
+    return said(found.broken)
 
 
 if __name__ == "__main__":

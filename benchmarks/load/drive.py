@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from time import perf_counter
+from typing import Any
 
 from benchmarks.load.traffic import Ask
 
@@ -108,6 +109,7 @@ class Driver:
     port: int
     limit: int = 256
     _free: list[Connection] = field(default_factory=list)
+    _unsent: set[asyncio.Task[Any] | None] = field(default_factory=set)
     _slots: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -127,14 +129,25 @@ class Driver:
         return found
 
     async def at_rate(
-        self, asks: Sequence[Ask], *, per_second: float, seconds: float, each_second: Callable[[], Awaitable[None]]
+        self,
+        asks: Sequence[Ask],
+        *,
+        per_second: float,
+        seconds: float,
+        each_second: Callable[[], Awaitable[None]],
+        no_longer: Callable[[float], Awaitable[None]] | None = None,
     ) -> list[Answered]:
-        """Poisson arrivals, whatever becomes of those before."""
+        """Poisson arrivals, whatever becomes of those before.
+
+        Args:
+            no_longer: called with the time at which the last was due, once nothing more is. What has not been sent by
+                then never is, and is not among the answers; what has been is still being answered meanwhile.
+        """
         found: list[Answered] = []
         running: set[asyncio.Task[None]] = set()
         dice = Random(3)
         start = perf_counter()
-        due, tick = start, start + 1
+        due, last, tick = start, start, start + 1
 
         async def one(ask: Ask, due: float) -> None:
             found.append(await self._exchange(ask, due))
@@ -144,12 +157,18 @@ class Driver:
             # A shorter sleep than the loop's own grain would spin.
             await asyncio.sleep(wait if wait > 0.001 else 0)
             task = asyncio.create_task(one(dice.choice(asks), due))
-            running.add(task)
-            task.add_done_callback(running.discard)
+            for those in (running, self._unsent):
+                those.add(task)
+                task.add_done_callback(those.discard)
+            last = due
             due += dice.expovariate(per_second)
             if due > tick:
                 tick += 1
                 await each_second()
+        if no_longer is not None:
+            for task in running & self._unsent:
+                task.cancel()
+            await no_longer(last)
         if running:
             await asyncio.wait(running, timeout=2 * PATIENCE_SECONDS)
         return found
@@ -166,6 +185,7 @@ class Driver:
 
     async def _exchange(self, ask: Ask, due: float) -> Answered:
         async with self._slots:
+            self._unsent.discard(asyncio.current_task())
             try:
                 connection = await self._connection()
             except OSError:

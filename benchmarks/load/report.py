@@ -91,4 +91,5 @@ def _ms(found: Sequence[Answered], share: float, kind: str = ESTIMATE) -> str:
 
 
 def _seconds(found: Sequence[Answered]) -> float:
-    return max(one.at for one in found) - min(one.at for one in found) if len(found) > 1 else 1.0
+    """From when the first was due until the last was answered."""
+    return max(one.at + one.seconds for one in found) - min(one.at for one in found) if len(found) > 1 else 1.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 
 from benchmarks.load.drive import Answered, Driver
 from benchmarks.load.traffic import ESTIMATE, Ask, mixed
+from benchmarks.memory import resident_bytes
 
 HELD, TOO_MUCH = 0.7, 3.0
 CONNECTIONS = 8
@@ -20,7 +20,8 @@ P99_SECONDS = 0.025
 GROWTH_BYTES = 16 * 2**20
 """What resident memory may gain between the first and the last fifth of the time."""
 RECOVERED_SECONDS = 1.0
-"""How soon after the flood an estimate has to be answered as before."""
+"""How soon after the flood's last request was due an estimate has to be answered as before."""
+RECOVERY_PATIENCE_SECONDS = 60.0
 MEMORY_EVERY = 5
 
 
@@ -30,8 +31,9 @@ class Trial:
 
     Attributes:
         maximum: answers a second, flat out. held: at 70 %. resident: bytes of the service, every five seconds
-            of that. flood: at 300 %. recovery_seconds: from the flood's last answer to the first estimate that was
-            answered within the limit.
+            of that. flood: of the requests at 300 %, those that could be sent while it lasted. recovery_seconds: from
+            when the last of it was due, whatever is still being answered then, to the first estimate that was answered
+            within the limit.
     """
 
     seconds: float
@@ -86,10 +88,18 @@ async def trial(port: int, pid: int, *, seconds: float, say: Callable[[str], Non
 
         held = await driver.at_rate(asks, per_second=HELD * maximum, seconds=seconds, each_second=look)
         say(f"{TOO_MUCH_SECONDS:.0f} s at {TOO_MUCH * maximum:.0f} requests a second")
+        recovery: list[float] = []
+
+        async def recover(last_due: float) -> None:
+            recovery.append(await recovered(port, asks, since=last_due))
+
         flood = await driver.at_rate(
-            asks, per_second=TOO_MUCH * maximum, seconds=min(TOO_MUCH_SECONDS, seconds), each_second=look
+            asks,
+            per_second=TOO_MUCH * maximum,
+            seconds=min(TOO_MUCH_SECONDS, seconds),
+            each_second=look,
+            no_longer=recover,
         )
-        recovery = await _recovery(driver, asks)
     finally:
         await driver.close()
     return Trial(
@@ -98,7 +108,7 @@ async def trial(port: int, pid: int, *, seconds: float, say: Callable[[str], Non
         held=held,
         resident=resident[: max(1, int(seconds))][::MEMORY_EVERY],
         flood=flood,
-        recovery_seconds=recovery,
+        recovery_seconds=recovery[0],
     )
 
 
@@ -114,21 +124,19 @@ async def _maximum(driver: Driver, asks: Sequence[Ask], say: Callable[[str], Non
     return sorted(rates)[len(rates) // 2]
 
 
-async def _recovery(driver: Driver, asks: Sequence[Ask]) -> float:
-    """Seconds until an estimate is answered as before."""
-    estimates = [ask for ask in asks if ask.kind == ESTIMATE]
-    start = perf_counter()
-    while perf_counter() < start + 60:
-        one = await driver.once(estimates[0])
-        if one.status == 200 and one.seconds < P99_SECONDS:
-            return perf_counter() - start
-    return perf_counter() - start
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and of those that it has started."""
-    children = [int(one) for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()]
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 + sum(map(resident_bytes, children))
+async def recovered(port: int, asks: Sequence[Ask], *, since: float) -> float:
+    """Seconds from a time until an estimate is answered as before, asked one after another on a connection of its own:
+    what still waits for one of the flood's is no matter of the service's."""
+    estimate = next(ask for ask in asks if ask.kind == ESTIMATE)
+    driver = Driver(port, limit=1)
+    try:
+        while perf_counter() < since + RECOVERY_PATIENCE_SECONDS:
+            one = await driver.once(estimate)
+            if one.status == 200 and one.seconds < P99_SECONDS:
+                break
+    finally:
+        await driver.close()
+    return perf_counter() - since
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -16,7 +16,7 @@ from app.queue.audit import audit
 from app.settings import Settings
 from probes.points import parse_point
 from tests.app.database.servers import remove_rows
-from tests.app.jobs import MODEL
+from tests.app.jobs import FITS, MODEL
 from tests.probes.documents import believable
 
 JOBS, LEASES, WORKERS = "/v1/probe-jobs", "/v1/probe-jobs/leases", "/v1/workers"
@@ -92,3 +92,8 @@ def send(client: Any, held: dict[str, Any], what: str, body: Any = None, *, toke
 def result_of(held: dict[str, Any], *, off: float = 0.0, **changes: Any) -> dict[str, Any]:
     """What a lease's point could have given: what is expected of it, and so much more."""
     return believable(parse_point(held["point"]), times=1 + off, **changes).model_dump(mode="json")
+
+
+def answers_with(client: Any) -> str:
+    """The calibration that an estimate is made with now."""
+    return str(client.post("/v1/estimates", json=FITS).json()["calibration"]["id"])

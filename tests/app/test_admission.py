@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import Response
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from app.admission import (
     BURST_SECONDS,
@@ -25,6 +28,7 @@ from app.admission import (
     RateLimit,
 )
 from app.apart import Apart
+from app.keys.form import new_key
 from app.logs import make_logger
 from app.main import RATE_WITH_KEYS, create_app
 from app.metrics import Metrics
@@ -33,6 +37,8 @@ from app.settings import Settings
 from app.turns import Turns
 from ctxplan import Planner
 from tests.app.jobs import FITS, MODEL
+from tests.app.measuring import service
+from tests.app.test_keys_over_http import SECRET, bearer, key
 from tests.app.test_problems import problem_of
 
 QUIET: dict[str, Any] = {"allow_hub": False, "log_level": "error"}
@@ -40,6 +46,40 @@ QUIET: dict[str, Any] = {"allow_hub": False, "log_level": "error"}
 
 def client_of(**settings: Any) -> TestClient:
     return TestClient(create_app(Settings(**QUIET, **settings)))
+
+
+def asker() -> Callable[..., Coroutine[Any, Any, int]]:
+    """Asks a service that takes a request a second of each caller; no time passes. ``opens``: the key is a good one."""
+    good: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if good.pop():
+            scope["state"]["principal"] = "somebody"
+        await Response()(scope, receive, send)
+
+    metrics = Metrics()
+    admission = Admission(app, per_second=1, lag=Lag(1), metrics=metrics)
+    for limit in (admission._keys, admission._addresses, admission._anybody):
+        limit._time = lambda: 0.0
+
+    async def ask(shown: str | None, *, address: str = "10.0.0.1", opens: bool = False) -> int:
+        statuses: list[int] = []
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        headers = [] if shown is None else [(b"authorization", shown.encode())]
+        scope = {"type": "http", "method": "GET", "path": "/v1/gpus", "client": (address, 1), "headers": headers}
+        good[:] = [opens]
+        await admission({**scope, "state": {}}, _nothing, send)
+        return statuses[0]
+
+    return ask
+
+
+async def _nothing() -> Any:
+    raise AssertionError("no body is read")
 
 
 class TestRate:
@@ -86,14 +126,62 @@ class TestRate:
             problem_of(watched[-1], 429, "too-many-requests")
             assert client.get("/v1/gpus").status_code == 200
 
-    def test_keys_have_rates_of_their_own_within_that_of_their_address(self) -> None:
-        with client_of(requests_per_second=1) as client:
-            statuses = [
-                client.get("/v1/gpus", headers={"authorization": f"Bearer {number}"}).status_code
-                for number in range(200)
-            ]
-        first = statuses.index(429)
-        assert first >= BURST_SECONDS * KEYS_PER_ADDRESS
+    async def test_keys_that_have_opened_something_have_rates_of_their_own_within_that_of_their_address(self) -> None:
+        ask = asker()
+        keys = [f"key {number}" for number in range(2 * KEYS_PER_ADDRESS)]
+        for number, one in enumerate(keys):
+            assert await ask(one, address=f"10.0.1.{number}", opens=True) == 200
+        statuses = [await ask(one, opens=True) for _ in range(2) for one in keys]
+        assert BURST_SECONDS * KEYS_PER_ADDRESS <= statuses.count(200) <= BURST_SECONDS * KEYS_PER_ADDRESS + 1
+        spaced = ("key 0", "KEY 0", "key  0", "key 0 ", "key \t0")
+        elsewhere = [await ask(one, address=f"10.0.2.{number}", opens=True) for number, one in enumerate(spaced)]
+        assert elsewhere[0] == 200
+        assert elsewhere[-1] == 429, "it has one rate, wherever it comes from and however it is written"
+
+    @pytest.mark.parametrize("header", ["made up {}", "Basic {}", "Bearer x{}", None])
+    async def test_what_is_no_key_is_worth_no_more_than_none(self, header: str | None) -> None:
+        ask = asker()
+        shown = [header and header.format(number) for number in range(50)]
+        statuses = [await ask(one) for one in shown for _ in range(2)]
+        assert statuses.count(200) == BURST_SECONDS + 1
+        assert await ask("good", opens=True) == 429
+        assert await ask("good", opens=True, address="10.0.0.2") == 200
+        assert await ask("good", opens=True) == 200, "it is known, and no longer one of its address"
+
+    async def test_a_made_up_key_proves_nothing_where_no_key_is_needed(self) -> None:
+        """A route that is open answers 200 whatever is shown."""
+        with client_of(requests_per_second=1, require_keys=True) as client:
+            headers = [{"authorization": f"Bearer {new_key()}"} for _ in range(6)]
+            statuses = [client.get("/docs", headers=one).status_code for one in headers]
+        assert statuses[:2] == [200, 200]
+        assert statuses[-1] == 429
+
+    def test_a_key_that_was_let_in_is_known(self, database_url: str, tmp_path: Path) -> None:
+        own = {"require_keys": True, "keys_secret": SECRET, "requests_per_second": 1}
+        with service(database_url, tmp_path, **own) as client:
+            client.get("/v1/gpus", headers=bearer(new_key()))  # waits for the database
+            headers = bearer(key(database_url, "plan").key)
+            assert client.get("/v1/gpus", headers=headers).status_code == 200
+            while client.get("/v1/gpus").status_code != 429:
+                pass
+            assert client.get("/v1/gpus", headers=headers).status_code == 200
+
+    async def test_of_one_ipv6_network_are_one_machines(self) -> None:
+        ask = asker()
+        statuses = [await ask(None, address=f"2001:db8::{number:x}") for number in range(20)]
+        assert statuses.count(200) == BURST_SECONDS + 1
+        assert await ask(None, address="2001:db8:0:1::1") == 200
+        assert {await ask(None, address=f"::ffff:10.0.0.{number}") for number in range(20)} == {200}
+
+    async def test_the_keys_that_are_known_take_only_so_much_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("app.admission.MAX_CALLERS", 3)
+        ask = asker()
+        for number in range(5):
+            await ask(f"key {number}", address=f"10.0.1.{number}", opens=True)
+        while await ask(None) == 200:
+            pass
+        known = [await ask(f"key {number}", opens=True) for number in range(5)]
+        assert known == [429, 429, 200, 200, 200]
 
     def test_by_default_it_is_for_addresses_that_others_reach(self) -> None:
         def limits(**settings: Any) -> float:

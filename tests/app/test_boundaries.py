@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import mimetypes
 import os
 import subprocess
 import sys
@@ -19,11 +20,19 @@ import pytest
 from app.hub_hosts import is_allowed
 from tests.app.hostile_hub import Forbidden, Hub, serving
 from tests.app.jobs import CONFIG, FITS
+from tests.probes.common import said_address
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
 GPU_LIBRARIES = {"torch", "transformers", "peft", "trl", "unsloth", "bitsandbytes", "accelerate", "datasets", "triton"}
 JOB_ROUTES = ("/v1/estimates", "/v1/max-context", "/v1/plans", "/v1/scripts")
+
+# Read by Python and by what counts the process's own memory and threads; what names people, programs or secrets is not.
+SYSTEM_FILES = {
+    *mimetypes.knownfiles,
+    *("/dev/null", "/dev/urandom", "/proc/stat", "/proc/cpuinfo", "/proc/sys/kernel/random/boot_id"),
+    *("/proc/self/stat", "/proc/self/limits"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +98,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stderr is not None
-                said = process.stderr.readline()
-                port = int(said.rpartition(":")[2])
+                port = int(said_address(process.stderr).rpartition(":")[2])
                 yield Watched(port=port, hub=hub, forbidden=forbidden, folder=folder, secret=secret, notes=notes)
             finally:
                 process.terminate()
@@ -216,22 +224,36 @@ def nothing_forbidden_happened(service: Watched) -> None:
 
 
 def is_its_own(file: str, service: Watched) -> bool:
-    """A file of Python, of the project, of the system, of the folder that the service runs in, or a descriptor."""
-    if not file.startswith("/"):
-        return ".." not in file
-    real = os.path.realpath(file)
-    libraries = (
-        sys.prefix,
-        sys.base_prefix,
-        sysconfig.get_path("stdlib"),
-        "/usr",
-        "/lib",
-        "/etc",
-        "/proc",
-        "/dev",
-        "/sys",
-    )
-    return real.startswith(tuple(os.path.realpath(one) for one in (*libraries, ROOT, service.folder)))
+    """Where its name leads, links followed: Python's, the project's, the folder's that the service runs in, or one of
+    the system's that its libraries need, each by name."""
+    if file in SYSTEM_FILES:
+        return True
+    real = Path(os.path.realpath(service.folder / file))
+    own = (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), "/usr", "/lib", ROOT, service.folder)
+    return any(real.is_relative_to(os.path.realpath(one)) for one in own)
+
+
+@pytest.mark.parametrize(
+    ("file", "own"),
+    [
+        ("ctxplan.db", True),
+        ("{folder}/.cache/huggingface/hub/models--a--b/snapshots/0/config.json", True),
+        (f"{ROOT}/app/main.py", True),
+        (f"{ROOT}-of-another/main.py", False),
+        ("/proc/self/stat", True),
+        ("/proc/self/environ", False),
+        ("/proc/self/root/usr/../etc/passwd", False),
+        ("/etc/passwd", False),
+        ("/sys/class/dmi/id/product_uuid", False),
+        ("link/config.json", False),
+        ("someone/model/config.json", False),
+        ("{folder}/someone/model/config.json", False),
+        ("{folder}/../secret", False),
+        ("{secret}/config.json", False),
+    ],
+)
+def test_a_file_is_the_services_own_by_where_its_name_leads(service: Watched, file: str, own: bool) -> None:
+    assert is_its_own(file.format(folder=service.folder, secret=service.secret), service) is own
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import partial
 from threading import Thread
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from app.calibration_database import DatabaseStore
-from app.calibrations import store_of
+from app.calibration_schemas import DriftFinding
+from app.calibrations import open_calibrations, store_of
 from app.database import Database
+from app.jobs.measurements import Imported, take_in
+from app.logs import make_logger
+from app.metrics import Metrics
 from app.settings import Settings
+from app.turns import Turns
+from ctxplan import Planner
 from ctxplan.calibration_keeping import SHIPPED, NothingToRollBack, StoreUnavailable, UnknownCalibration
-from ctxplan.calibration_store import FileStore
+from ctxplan.calibration_store import FileStore, timestamp
 from ctxplan.calibrations import shipped
 from estimator.errors import CalibrationError
+from probes.points import parse_point
+from tests.app.measuring import POINT
 from tests.ctxplan.test_calibration_store import NOW, made
+from tests.probes.documents import believable
 
 
 @pytest.fixture
@@ -118,6 +128,71 @@ async def test_replicas_that_roll_back_at_once_each_take_a_step(store: DatabaseS
     for thread in threads:
         thread.join()
     assert store.active() == made(1)
+
+
+async def taken_in(database: Database, at: datetime, *, times: float, quarantine: str | None = None) -> str:
+    """Keep a measurement whose peak is so many times what is expected; the digest of its point."""
+    point = parse_point(POINT)
+    document = believable(point, times=times, measured_at=at.isoformat()).model_dump(mode="json")
+    one = Imported(point=point.to_json(), gpu="H100-80GB", document=document, quarantine=quarantine)
+    async with database.write() as connection:
+        await take_in(connection, one, at, token=str(at))
+    return str(document["point"])
+
+
+async def test_drift_is_what_was_measured_beyond_the_bound_of_a_calibration(
+    store: DatabaseStore, database: Database
+) -> None:
+    assert store.drift() == ()
+    await taken_in(database, NOW, times=1.0)
+    await taken_in(database, NOW + timedelta(hours=1), times=1.3, quarantine="not to be believed")
+    assert store.drift() == store.drift(shipped().id) == ()
+    point = await taken_in(database, NOW + timedelta(hours=2), times=1.08)
+    (found,) = store.drift(shipped().id)
+    assert (found["calibration"], found["side"], found["points"]) == (shipped().id, "above", 1)
+    assert (found["beyond"], found["at"]) == ([point], timestamp(NOW + timedelta(hours=2)))
+    assert found["bound"] < found["error"] == pytest.approx(0.08, abs=1e-6)
+    DriftFinding.model_validate(found)
+    await taken_in(database, NOW + timedelta(hours=3), times=1.001)
+    assert store.drift() == (), "the newest of a point counts"
+
+
+async def test_drift_is_judged_again_only_where_another_measurement_or_calibration_is_there(
+    store: DatabaseStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+
+    def find(rows: Sequence[object], _: object) -> list[object]:
+        judged.append(len(rows))
+        return []
+
+    monkeypatch.setattr("probes.fitting.drift.find_drift", find)
+    store.put(made(1))
+    for number in range(3):
+        await taken_in(database, NOW + timedelta(seconds=number), times=1 + number / 1000)
+    for _ in range(2):
+        store.drift(shipped().id)
+    assert judged == [3]
+    store.drift(made(1).id)
+    monkeypatch.setattr("app.measured_drift.MOST_MEASUREMENTS", 2)
+    store.drift(made(1).id)
+    assert judged == [3, 3, 2]
+
+
+async def test_the_drift_of_the_active_one_is_counted_and_shown(
+    store: DatabaseStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.calibrations.store_of", lambda _: store)
+    metrics, log = Metrics(), make_logger("error")
+    turns = partial(Turns, max_waiting=1, metrics=metrics, log=log)
+    planner = Planner(offline=True)
+    calibrations = open_calibrations(Settings(), planner, metrics=metrics, log=log, turns=turns)
+    assert "ctxplan_calibration_drift 0.0" in metrics.text().decode()
+    point = await taken_in(database, NOW, times=1.08)
+    calibrations.refresh()
+    assert "ctxplan_calibration_drift 1.0" in metrics.text().decode()
+    (found,) = (await calibrations.active())["drift"]
+    assert found["beyond"] == [point]
 
 
 def test_a_database_that_is_not_there_is_unavailable_and_its_password_is_not_told(tmp_path: object) -> None:

@@ -27,7 +27,7 @@ from ctxplan.calibrations import shipped
 from estimator.errors import CalibrationError
 from probes.fitting.drift import find_drift
 from probes.fitting.rows import documents_of
-from tests.app.jobs import FITS
+from tests.app.measuring import answers_with
 from tests.app.test_problems import problem_of
 from tests.ctxplan.test_calibration_store import NOW, made
 from tests.probes.common import wait_for
@@ -62,10 +62,6 @@ def rows() -> list[dict[str, Any]]:
     return documents_of(found[:3])
 
 
-def answered_with(client: TestClient) -> str:
-    return str(client.post("/v1/estimates", json=FITS).json()["calibration"]["id"])
-
-
 class TestFitting:
     def test_measurements_make_a_calibration_once(self, own: TestClient, rows: list[dict[str, Any]]) -> None:
         made_now = own.post(URL, json={"measurements": rows})
@@ -77,7 +73,7 @@ class TestFitting:
         again = own.post(URL, json={"measurements": rows})
         assert again.status_code == 200
         assert again.json()["id"] == document.id
-        assert answered_with(own) == shipped().id, "a new calibration is not an active one"
+        assert answers_with(own) == shipped().id, "a new calibration is not an active one"
 
     @pytest.mark.parametrize(
         ("body", "code", "key"),
@@ -126,7 +122,7 @@ class TestFitting:
         fitting.start()
         answered = 0
         while fitting.is_alive():
-            assert answered_with(own) == shipped().id
+            assert answers_with(own) == shipped().id
             answered += 1
             time.sleep(0.01)
         fitting.join()
@@ -140,19 +136,19 @@ class TestActivating:
         activated = own.post(f"{URL}/{id[7:19]}/activation", json={"why": "a new card"})
         assert activated.status_code == 200, activated.text
         assert ActivatedAnswer.model_validate_json(activated.content).activation.why == "a new card"
-        assert answered_with(own) == id
+        assert answers_with(own) == id
         active = ActiveAnswer.model_validate_json(own.get(f"{URL}/active").content)
         assert (active.id, active.shipped) == (id, False)
         rolled = own.post(f"{URL}/rollback", json={})
         assert rolled.json()["calibration"]["id"] == shipped().id
-        assert answered_with(own) == shipped().id
+        assert answers_with(own) == shipped().id
         problem_of(own.post(f"{URL}/rollback", json={}), 409, "nothing-to-roll-back")
 
     def test_another_processs_activation_is_followed(self, own: TestClient, store: FileStore) -> None:
         store.put(made(1))
         store.activate(made(1).id, why="on the command line", at=NOW)
         end = time.monotonic() + 20
-        while answered_with(own) != made(1).id:
+        while answers_with(own) != made(1).id:
             assert time.monotonic() < end, "the activation was never seen"
 
     def test_it_is_followed_after_a_fault_that_nobody_foresaw(
@@ -169,14 +165,14 @@ class TestActivating:
             wait_for(lambda: len(faults) > 1, "it is looked for again")
         store.put(made(1))
         store.activate(made(1).id, why="on the command line", at=NOW)
-        wait_for(lambda: answered_with(own) == made(1).id, "the activation is seen")
+        wait_for(lambda: answers_with(own) == made(1).id, "the activation is seen")
 
     def test_a_document_that_is_changed_meanwhile_changes_no_answer(self, own: TestClient, store: FileStore) -> None:
         store.put(made(1))
         own.post(f"{URL}/{made(1).id}/activation", json={})
         store.file_of(made(1).id).write_text("{}")
         for _ in range(50):
-            assert answered_with(own) == made(1).id
+            assert answers_with(own) == made(1).id
         problem_of(own.get(f"{URL}/active"), 500, "invalid-calibration")
         problem_of(own.get(f"{URL}/{made(1).id}"), 500, "invalid-calibration")
 
@@ -191,7 +187,7 @@ class TestActivating:
         (tmp_path / "file").write_text("")
         settings = Settings(allow_hub=False, log_level="error", calibrations=tmp_path / "file", allow_calibration=True)
         with TestClient(create_app(settings)) as client:
-            assert answered_with(client) == shipped().id
+            assert answers_with(client) == shipped().id
             problem_of(client.get(f"{URL}/active"), 503, "calibration-store-unavailable")
 
     @pytest.mark.parametrize("path", ["", "/shipped/activation", "/rollback"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import stat
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from app.queue.audit import main as audit
 from ctxplan.calibrations import shipped
 from tests.app.measuring import JOBS, MEASUREMENTS
 from tests.probes import pretended
-from tests.probes.common import started, wait_for
+from tests.probes.common import addresses, started, wait_for
 from tests.probes.tiny import tiny_job
 
 MODEL = "unsloth/Qwen3-8B-bnb-4bit"
@@ -59,7 +58,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def server(tmp_path: Path, environment: dict[str, str]) -> Iterator[str]:
     log = tmp_path / "service.log"
     with started([sys.executable, "-m", "app", "serve", "--port", "0"], log, environment):
-        yield within(lambda: re.findall(r"serving on (http://\S+)", log.read_text()), "the service")[0]
+        yield within(lambda: addresses(log.read_text()), "the service")[0]
     assert "Traceback" not in log.read_text()
 
 

@@ -8,26 +8,30 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from app.backend import QueueUnavailable
 from app.cli import application
 from app.job_schemas import CampaignAnswer, CampaignListing, SubmittedAnswer
 from app.jobs.fitting import verdict
+from app.routers.campaigns import follow
 from app.settings import Settings
 from ctxplan.calibrations import shipped
 from probes.fitting.compare import Errors, Group
 from probes.points import parse_point
-from tests.app.jobs import FITS, MODEL
+from tests.app.jobs import MODEL
 from tests.app.launched import served
-from tests.app.measuring import CAMPAIGNS, JOBS, LEASES, WORKER, lease, result_of, send, service
+from tests.app.measuring import CAMPAIGNS, JOBS, LEASES, WORKER, answers_with, lease, result_of, send, service
+from tests.app.test_keys_over_http import SECRET, bearer, key, revoke
 from tests.app.test_problems import problem_of
-from tests.probes.common import wait_for
+from tests.probes.common import said_address, wait_for
 from tests.probes.documents import measured_on_the_cpu, out_of_memory
 
 PATIENCE_SECONDS = 120
@@ -61,10 +65,6 @@ def ended(client: Any, campaign: int | None) -> CampaignAnswer:
             return found
         time.sleep(0.02)
     raise AssertionError("the campaign did not end")
-
-
-def answers_with(client: TestClient) -> str:
-    return str(client.post("/v1/estimates", json=FITS).json()["calibration"]["id"])
 
 
 def test_a_model_becomes_the_few_points_that_pin_it(queue_client: TestClient) -> None:
@@ -208,18 +208,15 @@ def test_a_calibration_that_lacks_the_active_ones_points_is_not_better() -> None
     )
 
 
+def settings_of(url: str, folder: Path, **more: Any) -> Settings:
+    quiet: dict[str, Any] = {"allow_hub": False, "log_level": "error", "max_lag_ms": 10_000}
+    return Settings(**quiet, database_url=url, calibrations=folder / "calibrations", **more)
+
+
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[str]:
     """A real server with a queue, of which events can be read while it works."""
-    settings = Settings(
-        allow_hub=False,
-        log_level="error",
-        database_url=f"sqlite:///{tmp_path}/x.db",
-        calibrations=tmp_path / "calibrations",
-        event_seconds=0.02,
-        max_lag_ms=10_000,
-    )
-    with served(settings) as url:
+    with served(settings_of(f"sqlite:///{tmp_path}/x.db", tmp_path, event_seconds=0.02)) as url:
         yield url
 
 
@@ -243,6 +240,56 @@ def test_events_tell_every_state_until_the_campaign_has_ended(live: str) -> None
         assert states[0] == ("measuring", {"queued": count})
         assert states[-1] == ("failed", {"failed": count})
         assert len(states) > count
+
+
+@pytest.mark.parametrize("how", ["its key is revoked", "its session's key is revoked", "it signs out"])
+def test_a_stream_of_events_ends_when_its_reader_would_be_let_in_no_longer(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Within the five seconds of any other request; here they are none. A reader waits ten before it gives up."""
+    monkeypatch.setattr("app.security.REMEMBERED_SECONDS", 0.0)
+    keys: dict[str, Any] = {"require_keys": True, "keys_secret": SECRET, "event_seconds": 0.02}
+    with service(database_url, tmp_path, **keys), served(settings_of(database_url, tmp_path, **keys)) as url:
+        made = key(database_url, "measure")
+        with httpx.Client(base_url=url, timeout=10) as client:
+            wait_for(lambda: client.get(JOBS, headers=bearer(made.key)).status_code == 200, "the key is known")
+            begun = client.post(JOBS, json={"calibrate": MODEL}, headers=bearer(made.key)).json()
+            headers = bearer(made.key) if how == "its key is revoked" else {}
+            if not headers:
+                assert client.post("/sign-in", data={"key": made.key}).status_code == 303
+            events = f"{CAMPAIGNS}/{begun['campaign']}/events"
+            with client.stream("GET", events, headers=headers) as response:
+                lines = response.iter_lines()
+                assert next(lines) == "id: 1"
+                if how == "it signs out":
+                    copy = httpx.Client(base_url=url, cookies=client.cookies)
+                    assert copy.post("/sign-out").status_code == 200
+                    copy.close()
+                else:
+                    revoke(database_url, made)
+                assert [one for one in lines if one.startswith("id: ")] == []
+            problem_of(client.get(events, headers=headers), 401, "unauthenticated")
+
+
+async def test_what_cannot_be_checked_now_is_told_nothing_new_and_goes_on() -> None:
+    """The database is away for a while: neither is a change told unchecked, nor are all readers sent away."""
+    states = iter([{"state": "measuring", "jobs": 2}, {"state": "done", "jobs": 0}])
+    checks: list[Any] = [QueueUnavailable(), True, OperationalError("", {}, Exception()), True]
+
+    class Campaigns:
+        async def campaign(self, _: int) -> dict[str, Any]:
+            return next(states)
+
+    async def may_see() -> bool:
+        found = checks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return bool(found)
+
+    first = {"state": "measuring", "jobs": 3}
+    told = follow(Campaigns(), 1, first, 0.0, Event(), may_see=may_see)  # type: ignore[arg-type]
+    assert [json.loads(one.partition("data: ")[2])["jobs"] async for one in told] == [3, 2, 0]
+    assert checks == []
 
 
 def test_the_command_line_starts_a_campaign_and_follows_it(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +346,7 @@ def test_a_server_that_stops_ends_its_streams_of_events_and_itself(
     command = [sys.executable, "-m", "app", "serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
-        url = server.stderr.readline().split()[-1]
+        url = said_address(server.stderr)
         with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
             begun = client.post(JOBS, json={"calibrate": MODEL}).json()
             with client.stream("GET", f"{CAMPAIGNS}/{begun['campaign']}/events") as response:

@@ -15,15 +15,16 @@ from starlette.testclient import TestClient
 
 from app.database import Database
 from app.jobs import campaigns, fitting_process
-from app.jobs.background import MOST_FITS
+from app.jobs.background import MOST_FITS, Settling
 from app.jobs.fitting_process import FitBroken, fit_apart
 from app.main import create_app
 from app.queue import CampaignState, Submission
 from app.queue.campaigns import finish_campaign
 from app.settings import Settings
+from ctxplan.calibration_keeping import StoreUnavailable
 from ctxplan.calibrations import shipped
 from tests.app.launched import served
-from tests.app.measuring import CAMPAIGNS, service
+from tests.app.measuring import CAMPAIGNS, JOBS, service
 from tests.app.queue.helpers import Queue, job
 from tests.app.test_campaigns import begin, ended, measure_all
 from tests.app.test_fitting_process import python, rows
@@ -62,6 +63,39 @@ def test_a_fit_that_always_crashes_fails_its_campaign_after_some_attempts_of_all
     )
     assert (tmp_path / "tries").read_text().count("tried") == MOST_FITS
     assert json.dumps(found.outcome.why)[1:-1] in shown
+
+
+def test_each_campaign_that_cannot_be_settled_is_told_of_and_so_is_what_failed_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each once, for it is tried again and again; a fault of the service's own with its traceback."""
+    faults: list[Exception] = [StoreUnavailable("a full disk"), ValueError("a fault of ours")]
+
+    async def settle(_: Settling, campaign: int) -> None:
+        raise faults[campaign % 2]
+
+    async def make_up_for(_: Settling, __: object) -> None:
+        raise OSError("nothing is made up for")
+
+    monkeypatch.setattr(Settling, "settle", settle)
+    monkeypatch.setattr(Settling, "make_up_for", make_up_for)
+    monkeypatch.setattr("app.jobs.background.LONGEST_SECONDS", 0.02)
+    url = f"sqlite:///{tmp_path}/x.db"
+    with service(url, tmp_path, sweep_seconds=0.02, log_level="warning", planning_processes=0) as client:
+        begun = [begin(client) for _ in range(2)]
+        for one in (job for each in begun for job in each.items):
+            assert client.post(f"{JOBS}/{one.id}/cancellation").status_code == 200
+        said: list[dict[str, Any]] = []
+
+        def told(name: str) -> list[dict[str, Any]]:
+            said.extend(json.loads(line) for line in capsys.readouterr().err.splitlines())
+            return [one for one in said if one.get("task") == name]
+
+        named = {(each.campaign or 0) % 2: f"campaign {each.campaign}" for each in begun}
+        wait_for(lambda: len(told(named[1])) > 2, "it was tried again")
+        assert "a fault of ours" in told(named[1])[0]["exception"]
+        assert [one["detail"] for one in told(named[0])] == ["a full disk"]
+        assert [one["detail"] for one in told("campaigns")] == ["nothing is made up for"]
 
 
 async def test_fits_that_fail_at_the_same_time_are_one_attempt_and_a_release_forgets_them(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,9 @@ def test_every_reader_of_files_reads_what_is_good(tmp_path: Path) -> None:
 def test_every_request_is_answered_as_the_document_says(tmp_path: Path) -> None:
     with serving() as service:
         records = fuzz_requests(service, REQUESTS, start=11)
+        pages = int(Path(f"/proc/{service.process.pid}/statm").read_text(encoding="ascii").split()[1])
+        planning = service.rss_bytes() - pages * os.sysconf("SC_PAGE_SIZE")
+        assert planning > 2**24, "the process that plans is counted too"
     assert {one.what: one.faults for one in records if one.faults} == {}
     assert sum(one.count for one in records) >= REQUESTS
     outcomes = {name for one in records for name in one.outcomes}

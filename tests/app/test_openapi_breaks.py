@@ -118,7 +118,10 @@ BREAKS: dict[str, tuple[dict[str, Any], str]] = {
         with_body(asked(name={"type": "string", "enum": ["a"], "maxLength": 80})),
         "one of a list",
     ),
-    "null that is no longer taken": (with_body(asked(rank={"type": "integer", "minimum": 1})), "default"),
+    "null that is no longer taken": (
+        with_body(asked(rank={"type": "integer", "minimum": 1, "default": None})),
+        "body rank: null is no longer allowed",
+    ),
     "a bound that is narrower": (with_body(asked(name={"type": "string", "maxLength": 8})), "maxLength was 80"),
     "a bound that is new": (
         with_body(asked(tags={"type": "array", "items": {"type": "string"}, "maxItems": 3})),

@@ -31,6 +31,7 @@ from tests.app.jobs import FITS, MODEL
 from tests.app.measuring import JOBS, service
 from tests.app.test_keys_over_http import SECRET, bearer, key
 from tests.app.test_problems import problem_of
+from tests.probes.common import said_address
 
 QUIET: dict[str, Any] = {"allow_hub": False, "log_level": "error"}
 PASSWORD = "hunter2hunter2"
@@ -148,7 +149,7 @@ def running(log: list[str]) -> Iterator[httpx.Client]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            with httpx.Client(base_url=process.stderr.readline().split()[-1], timeout=60) as client:
+            with httpx.Client(base_url=said_address(process.stderr), timeout=60) as client:
                 yield client
         finally:
             process.terminate()

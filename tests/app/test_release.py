@@ -23,8 +23,8 @@ from app.jobs.fitting_process import FitBroken
 from app.jobs.measurements import list_measurements
 from app.jobs.release import release as release_it
 from ctxplan.calibration_keeping import StoreUnavailable
-from tests.app.measuring import CAMPAIGNS, JOBS, MEASUREMENTS, lease, result_of, send, service, submit
-from tests.app.test_campaigns import answers_with, begin, ended, measure_all, patiently
+from tests.app.measuring import CAMPAIGNS, JOBS, MEASUREMENTS, answers_with, lease, result_of, send, service, submit
+from tests.app.test_campaigns import begin, ended, measure_all, patiently
 from tests.app.test_problems import problem_of
 
 

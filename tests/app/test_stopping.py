@@ -8,17 +8,20 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
+import httpx
 import pytest
 
 from benchmarks.http import serving
+from tests.app.held_work import BEGUN, GO
 from tests.app.jobs import FITS
 from tests.app.test_telemetry import collector as collector
-from tests.probes.common import wait_for
+from tests.probes.common import said_address, wait_for
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def test_a_request_that_is_half_sent_is_answered_and_then_it_leaves(service: tup
 
 @contextmanager
 def started(code: str = "", **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A service's process and its port, with its standard error still to be read.
+    """A service's process, which leads a group of its own, and its port, with its standard error still to be read.
 
     Args:
         code: run before the command line is.
@@ -75,21 +78,26 @@ def started(code: str = "", **environment: str) -> Iterator[tuple[subprocess.Pop
         [sys.executable, "-c", program, "serve", "--port", "0"],
         env={**os.environ, "CTXPLAN_ALLOW_HUB": "false", **environment},
         stderr=subprocess.PIPE,
+        start_new_session=True,
     ) as process:
         assert process.stderr is not None
         try:
-            yield process, int(process.stderr.readline().rpartition(b":")[2])
+            yield process, int(said_address(process.stderr).rpartition(":")[2])
         finally:
             process.kill()
 
 
+def events(log: bytes) -> list[str]:
+    return [json.loads(line)["event"] for line in log.splitlines()]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_leaves_with_0_and_without_a_word(number: signal.Signals) -> None:
+def test_it_leaves_with_0_and_says_that_it_has_stopped(number: signal.Signals) -> None:
     with started() as (process, port):
         wait_for(lambda: not refuses(port), "it serves")
         process.send_signal(number)
         told = process.communicate(timeout=60)[1]
-    assert (process.returncode, told) == (0, b"")
+    assert (process.returncode, events(told)) == (0, ["stopped"])
 
 
 def test_a_request_that_never_ends_is_told_so_at_the_limit() -> None:
@@ -120,5 +128,46 @@ def test_the_last_traces_are_sent_before_it_leaves(collector: list[bytes]) -> No
         answered.close()
         process.send_signal(signal.SIGTERM)
         told = process.communicate(timeout=60)[1]
-    assert (process.returncode, told) == (0, b"")
+    assert (process.returncode, events(told)) == (0, ["stopped"])
     assert b"/v1/gpus" in b"".join(collector)
+
+
+HELD_PLANS = """
+import app.plans
+from tests.app import held_work
+app.plans.Planner = held_work
+"""
+ALONE, WHOLE_GROUP = os.kill, os.killpg
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("send", [ALONE, WHOLE_GROUP], ids=["to the service", "to its whole group"])
+def test_a_plan_that_has_begun_is_answered_and_then_it_leaves(
+    tmp_path: Path, send: Callable[[int, int], None], number: signal.Signals
+) -> None:
+    """A terminal and a service manager tell all processes of the group; the one that plans does not leave by itself."""
+    with started(HELD_PLANS, CTXPLAN_PLANNING_PROCESSES="1", TMPDIR=str(tmp_path)) as (process, port):
+        with ThreadPoolExecutor(1) as thread:
+            answering = thread.submit(httpx.post, f"http://127.0.0.1:{port}/v1/plans", json=FITS, timeout=60)
+            wait_for((tmp_path / BEGUN).exists, "the plan has begun")
+            send(process.pid, number)
+            wait_for(lambda: refuses(port), "nothing new is taken")
+            assert not answering.done()
+            (tmp_path / GO).touch()
+            answer = answering.result(timeout=60)
+        told = process.communicate(timeout=60)[1]
+    assert answer.status_code == 200
+    assert answer.json()["proposals"]
+    assert (process.returncode, events(told)) == (0, ["stopped"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_as_soon_as_it_serves_it_leaves_with_what_it_has_started(number: signal.Signals) -> None:
+    """Its planning process is still importing then, and may not have heard yet that it has nothing to hear."""
+    with started(CTXPLAN_PLANNING_PROCESSES="1") as (process, _):
+        os.killpg(process.pid, number)
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert events(told)[-1] == "stopped"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

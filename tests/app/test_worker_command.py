@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from probes.points import Point
 from probes.worker.stopping import DRAINS
 from tests.app.measuring import JOBS, MEASUREMENTS
 from tests.probes import pretended
-from tests.probes.common import alive, point, points, read_number, wait_for
+from tests.probes.common import addresses, alive, point, points, read_number, wait_for
 from tests.probes.tiny import tiny_job
 from tests.probes.worker.processes import ROOT, worker
 
@@ -93,9 +92,9 @@ def serving(folder: Path, **settings: str) -> Iterator[Live]:
     environment = {**os.environ, **ours, **settings}
     with log.open("wb") as said, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said) as one:
         try:
-            port = int(within(lambda: re.findall(r"serving on http://\S+:(\d+)", log.read_text()), "the service")[0])
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
-                yield Live(http=http, port=port)
+            url = within(lambda: addresses(log.read_text()), "the service")[0]
+            with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+                yield Live(http=http, port=int(url.rpartition(":")[2]))
         finally:
             one.terminate()
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any
 
 import kubernetes_validate
@@ -112,6 +113,27 @@ def test_the_network_policy_keeps_the_service_from_the_clusters_own_addresses() 
     blocks = [to["ipBlock"] for rule in policy["egress"] for to in rule["to"] if "ipBlock" in to]
     assert [block["cidr"] for block in blocks] == ["0.0.0.0/0"]
     assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"} <= set(blocks[0]["except"])
+
+
+def test_three_kinds_of_pods_reach_the_service_each_by_its_labels_and_no_other_of_their_namespaces() -> None:
+    (rule,) = one_of("NetworkPolicy")["spec"]["ingress"]
+    found = {}
+    for peer in rule["from"]:
+        assert set(peer) <= {"namespaceSelector", "podSelector"}, "no address is let in"
+        (pod,) = peer["podSelector"]["matchLabels"].values()
+        found[pod] = peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name")
+    assert found == {"ingress-nginx": "ingress-nginx", "prometheus": "monitoring", "worker": None}
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8000}]
+
+
+def test_whose_forwarded_addresses_are_believed_is_one_network_of_pods_and_who_that_is_is_said() -> None:
+    container = one_of("Deployment")["spec"]["template"]["spec"]["containers"][0]
+    (value,) = [one["value"] for one in container["env"] if one["name"] == "FORWARDED_ALLOW_IPS"]
+    network = ip_network(value)
+    assert network.is_private
+    assert network.prefixlen >= 16
+    comment = " ".join((DEPLOY / "kubernetes" / "server.yaml").read_text(encoding="utf-8").replace("#", " ").split())
+    assert "network.yaml lets in that controller, Prometheus and workers, and no port tells them apart" in comment
 
 
 def test_the_versions_of_the_images_are_the_projects_own() -> None:

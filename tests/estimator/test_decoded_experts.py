@@ -9,6 +9,7 @@ import pytest
 
 from ctxplan.models import resolve_model
 from estimator import Estimate, estimate, parse_job
+from tests.estimator.answers import terms
 
 GPT_OSS = "openai/gpt-oss-20b"
 EXPERTS = resolve_model(GPT_OSS, offline=True).architecture.layers[0].experts
@@ -17,10 +18,6 @@ EXPERTS = resolve_model(GPT_OSS, offline=True).architecture.layers[0].experts
 def plan(mode: str | bool, **settings: Any) -> Estimate:
     job = {"model": GPT_OSS, "load_in_4bit": False, "use_gradient_checkpointing": mode, "max_seq_length": 8_192}
     return estimate(parse_job({**job, **settings}), resolve_model(GPT_OSS, offline=True).architecture)
-
-
-def terms(answer: Estimate, phase: str) -> dict[str, int]:
-    return {term.name: term.bytes for p in answer.phases if p.phase == phase for term in p.terms}
 
 
 @pytest.mark.parametrize(("mode", "stacks"), [("unsloth", 2), (True, 1), (False, 1)])

@@ -11,6 +11,7 @@ from estimator import Estimate, estimate, max_context, parse_job
 from estimator.allocator import GIB, MIB
 from estimator.device import find_device
 from estimator.host import host_plan
+from tests.estimator.answers import terms
 
 MODEL_70B = "unsloth/Llama-3.3-70B-Instruct-bnb-4bit"
 MODEL_8B = "meta-llama/Llama-3.1-8B-Instruct"
@@ -28,10 +29,6 @@ def plan_70b(length: int, **settings: Any) -> Estimate:
 
 def plan_8b(length: int, **settings: Any) -> Estimate:
     return plan(MODEL_8B, max_seq_length=length, **settings)
-
-
-def terms(answer: Estimate, phase: str) -> dict[str, int]:
-    return {term.name: term.bytes for p in answer.phases if p.phase == phase for term in p.terms}
 
 
 def first_true(low: int, high: int, key: str) -> int:
