@@ -110,6 +110,8 @@ class Calibrations:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
+            if isinstance(self._store, DatabaseStore):
+                await to_thread.run_sync(self._store.dispose)
 
     @property
     def calibration(self) -> Calibration:

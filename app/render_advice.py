@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.render import GIB, PAPER, STYLES, WORDS, Paper
+from ctxplan.naming import gpu_name
 from estimator.advise import Advice, Proposal
 from estimator.advise.answer import plain
 
@@ -20,7 +21,7 @@ TRAINERS = {"sft": "SFTTrainer", "loop": "a bare loop"}
 def render_advice(answer: Advice, paper: Paper = PAPER) -> list[RenderableType]:
     """How the job stands first, then the proposals."""
     standing = answer.standing
-    gpu = answer.job.gpu if isinstance(answer.job.gpu, str) else str(answer.job.gpu["name"])
+    gpu = gpu_name(answer.job.gpu)
     head = Text.assemble(
         (WORDS[standing.verdict], STYLES[standing.verdict]),
         f" on {gpu} as it is{_limit(answer)}: a peak of {_gib(standing.peak_allocated_bytes.expected)} GiB; "

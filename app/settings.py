@@ -65,8 +65,9 @@ class Settings(BaseSettings):
     a key, beside loopback's own: a page on the web can make its own name lead to this machine."""
 
     requests_per_second: float | None = Field(default=None, ge=0, le=1e6)
-    """How many requests one API key, or an address without one, may make; two seconds' worth at once, and ten times as
-    many for all keys of an address. 0: any number. By default 100 where keys are required, and any number elsewhere."""
+    """How many requests one API key, or an address without one that has opened something, may make; two seconds' worth
+    at once, and ten times as many for all keys of an address. 0: any number. By default 100 where keys are required,
+    and any number elsewhere."""
 
     max_lag_ms: int = Field(default=100, ge=5, le=10_000)
     """How far the service may be behind before it refuses requests with 503, so that the others stay quick."""

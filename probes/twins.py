@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ctxplan import Planner
+from ctxplan.naming import gpu_name
 from estimator import Estimate, Job, find_device, parse_job, with_layers
 from estimator.answer import Outcome, Prepared, outcome_at, prepare
 from estimator.calibration.reserved import with_fragmentation
@@ -184,7 +185,7 @@ def planned_job(point: Point) -> Job:
     if point.cap_bytes is None:
         return point.job
     gpu = point.job.gpu
-    name = gpu if isinstance(gpu, str) else str(gpu["name"])
+    name = gpu_name(gpu)
     return replace(point.job, gpu={"name": name, "total_bytes": point.cap_bytes})
 
 

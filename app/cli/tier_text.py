@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ctxplan import Planner
+from ctxplan.naming import gpu_name
 from ctxplan.tiers import Target, Tier, cards_not_run, range_end, target_of
 from estimator import Estimate, Job, parse_job
 
@@ -34,7 +35,7 @@ def job_in_words(job: Job) -> str:
     where = targets if isinstance(targets, str) else f"{len(targets)} projections"
     trains = "full fine-tuning" if job.full_finetuning else f"LoRA of rank {job.r} on {where}"
     pinned = {None: "", True: ", host memory pinned", False: ", host memory not pinned"}[job.pin_host_memory]
-    gpu = job.gpu if isinstance(job.gpu, str) else job.gpu["name"]
+    gpu = gpu_name(job.gpu)
     length = job.sequence_length or job.max_seq_length
     return (
         f"{job.model} in {weights}, {trains}, {job.per_device_train_batch_size} x {length:,} tokens, "

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from ctxplan import naming
 from estimator import Job
 
 GIB = 2**30
@@ -83,7 +84,7 @@ def short_id(id: str) -> str:
 
 def gpu_name(job: Job) -> str:
     """The card's name, whether it is of the catalogue or described in the job."""
-    return job.gpu if isinstance(job.gpu, str) else str(job.gpu["name"])
+    return naming.gpu_name(job.gpu)
 
 
 def model_name(job: Job) -> str:

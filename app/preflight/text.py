@@ -13,6 +13,7 @@ from rich.text import Text
 from app.preflight.check import Preflight, Suggestion
 from app.preflight.findings import Finding, gib, needs
 from app.render import STYLES, WORDS, Paper
+from ctxplan.naming import gpu_name
 from estimator.advise.answer import plain
 from estimator.rules import shown
 
@@ -51,7 +52,7 @@ def _verdict(answer: Preflight) -> Text:
 def _card(answer: Preflight) -> Text:
     estimate = answer.estimate
     gpu = estimate.job.gpu
-    name = gpu if isinstance(gpu, str) else str(gpu["name"])
+    name = gpu_name(gpu)
     limit = estimate.job.host_ram_bytes
     of = f" of {gib(limit)}" if limit else ", not checked (--host-ram)"
     return Text(
