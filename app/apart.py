@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
+LONGEST_WAIT_SECONDS = 5.0
+"""Who has waited for that is told to come again: most programs and people would wait no longer."""
 LONGEST_SECONDS = 60.0
 """What no plan takes: one that does is ended, with its process."""
 
@@ -44,7 +46,14 @@ class Apart:
         at_once = max(1, processes)
         self._planner = planner
         self._metrics = metrics
-        self._turns = Turns("plans", at_once=at_once, max_waiting=max_waiting, metrics=metrics, log=log)
+        self._turns = Turns(
+            "plans",
+            at_once=at_once,
+            max_waiting=max_waiting,
+            max_seconds=LONGEST_WAIT_SECONDS,
+            metrics=metrics,
+            log=log,
+        )
         self._new = partial(Child, lambda line: log.warning("a planning process said", line=line))
         self._idle = [self._new() for _ in range(processes)]
         self._busy: set[Child] = set()
@@ -90,7 +99,7 @@ class Apart:
         """
         if not self._processes:
             return await self._turns.in_thread(work, self._planner, *given, **named)
-        async with self._turns:
+        async with self._turns.taken():
             return cast("Answer", await self._turns.to_the_end(self._by_a_process(work, given, named)))
 
     async def _by_a_process(self, work: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -161,7 +161,7 @@ class Calibrations:
             CtxplanError: a measurement is none or names a model that is not known; none can be fitted. FitBroken: the
                 fit's process ended without an answer.
         """
-        async with self._fits:
+        async with self._fits.taken():
             body = await self._fits.to_the_end(to_thread.run_sync(self._readable, data))
             before = self._planner.calibration
             fitted = await fit_rows_apart(body["measurements"], before, leave_out=body.get("leave_out", ()))

@@ -76,9 +76,9 @@ class Settings(BaseSettings):
     """How many processes work on plans, preflights and pages, which take tens of milliseconds; about 40 MiB each. 0: a
     thread of the service does, and everything else waits for it."""
 
-    max_waiting_plans: int = Field(default=64, ge=0, le=10_000)
+    max_waiting_plans: int = Field(default=128, ge=0, le=10_000)
     """How many of them may wait for that, and how many others each for a look-up, a count of tokens, a fit, or the
-    queue's reckoning; more are refused with 503."""
+    queue's reckoning; more are refused with 503, and so is a plan that has waited for 5 seconds."""
 
     secrets_dir: DirectoryPath | None = None
     """A directory whose files are settings, each by its variable's name: `ctxplan_database_url`, `ctxplan_keys_secret`.

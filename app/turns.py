@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from functools import partial
-from types import TracebackType
+from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 
 from app.admission import Overloaded
 from estimator.errors import CtxplanError
@@ -29,37 +30,55 @@ class TurnsOf(Protocol):
 
 
 class Turns:
-    """A context manager: who is in it has a turn.
+    """Turns of one kind of work.
 
     Args:
         what: which work, by `ctxplan_http_shed_total`'s label.
         at_once: how many turns there are. max_waiting: how many may wait for one.
+        max_seconds: how long one may wait.
     """
 
     def __init__(
-        self, what: str, *, at_once: int, max_waiting: int, metrics: Metrics, log: FilteringBoundLogger
+        self,
+        what: str,
+        *,
+        at_once: int,
+        max_waiting: int,
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+        max_seconds: float = inf,
     ) -> None:
         self._what = what
         self._at_once = asyncio.Semaphore(at_once)
         self._max_waiting = max_waiting
+        self._max_seconds = max_seconds
         self._waiting = 0
         self._threads = CapacityLimiter(at_once)
         self._metrics = metrics
         self._log = log
 
-    async def __aenter__(self) -> None:
-        """Wait for a turn. Raises Overloaded where too many wait already."""
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """Wait for a turn, and have it until the end of the block. Raises Overloaded where too many wait already, and
+        where it was waited for too long."""
         if self._at_once.locked() and self._waiting >= self._max_waiting:
-            self._metrics.shed(self._what)
-            raise Overloaded
+            raise self._overloaded()
         self._waiting += 1
         try:
-            await self._at_once.acquire()
+            with fail_after(self._max_seconds):
+                await self._at_once.acquire()
+        except TimeoutError:
+            raise self._overloaded() from None
         finally:
             self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._at_once.release()
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._at_once.release()
+    def _overloaded(self) -> Overloaded:
+        self._metrics.shed(self._what)
+        return Overloaded()
 
     @property
     def are_all_taken(self) -> bool:
@@ -68,7 +87,7 @@ class Turns:
 
     async def in_thread(self, work: Callable[Given, Answer], *given: Given.args, **named: Given.kwargs) -> Answer:
         """Do it in a thread, when it is its turn. Raises Overloaded, and what the work raises."""
-        async with self:
+        async with self.taken():
             # Threads of their own: what waits for a lookup keeps none of the others from theirs.
             return await self.to_the_end(to_thread.run_sync(partial(work, *given, **named), limiter=self._threads))
 

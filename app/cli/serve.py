@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 10
 TURN_SECONDS = 0.0005
+KEEP_ALIVE_SECONDS = 75
 
 
 def register(application: typer.Typer) -> None:
@@ -99,6 +100,9 @@ def _run(app: FastAPI, listening: socket, settings: Settings) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        # Longer than clients and proxies (5 to 60 s) keep a connection that they do not use: one that is closed just as
+        # they ask on it gives no answer.
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         # The longest that a request may still take once the server is to stop.
         timeout_graceful_shutdown=STOP_SECONDS,
     )

@@ -7,11 +7,11 @@ that stalls is charged for all that it held up.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from time import perf_counter
-from typing import Any
 
 from benchmarks.load.traffic import Ask
 
@@ -19,8 +19,8 @@ LOST = 0
 """The status of a request whose connection broke."""
 PATIENCE_SECONDS = 20.0
 IDLE_SECONDS = 2.0
-"""How long a connection is kept without a request. The service closes one after five: who asks on it at that moment
-gets no answer, and every client that keeps connections knows to be quicker."""
+"""How long a connection is kept without a request: fewer than the service does, since who asks on one that is just
+being closed gets no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,6 @@ class Driver:
     port: int
     limit: int = 256
     _free: list[Connection] = field(default_factory=list)
-    _unsent: set[asyncio.Task[Any] | None] = field(default_factory=set)
-    _slots: asyncio.Semaphore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(self.limit)
 
     async def flat_out(self, asks: Sequence[Ask], *, seconds: float, connections: int) -> list[Answered]:
         """Each connection asks again as soon as it has its answer."""
@@ -145,29 +140,34 @@ class Driver:
         """
         found: list[Answered] = []
         running: set[asyncio.Task[None]] = set()
+        unsent: deque[tuple[Ask, float]] = deque()
         dice = Random(3)
         start = perf_counter()
         due, last, tick = start, start, start + 1
 
-        async def one(ask: Ask, due: float) -> None:
+        async def those_from(ask: Ask, due: float) -> None:
             found.append(await self._exchange(ask, due))
+            while unsent:
+                found.append(await self._exchange(*unsent.popleft()))
 
         while due < start + seconds:
             wait = due - perf_counter()
             # A shorter sleep than the loop's own grain would spin.
             await asyncio.sleep(wait if wait > 0.001 else 0)
-            task = asyncio.create_task(one(dice.choice(asks), due))
-            for those in (running, self._unsent):
-                those.add(task)
-                task.add_done_callback(those.discard)
+            ask = dice.choice(asks)
+            if len(running) < self.limit:
+                task = asyncio.create_task(those_from(ask, due))
+                running.add(task)
+                task.add_done_callback(running.discard)
+            else:
+                unsent.append((ask, due))
             last = due
             due += dice.expovariate(per_second)
             if due > tick:
                 tick += 1
                 await each_second()
         if no_longer is not None:
-            for task in running & self._unsent:
-                task.cancel()
+            unsent.clear()
             await no_longer(last)
         if running:
             await asyncio.wait(running, timeout=2 * PATIENCE_SECONDS)
@@ -184,22 +184,20 @@ class Driver:
             await connection.gone
 
     async def _exchange(self, ask: Ask, due: float) -> Answered:
-        async with self._slots:
-            self._unsent.discard(asyncio.current_task())
-            try:
-                connection = await self._connection()
-            except OSError:
-                return Answered(ask.kind, LOST, perf_counter() - due, due)
-            late = perf_counter() - due
-            try:
-                status = await asyncio.wait_for(connection.ask(ask.raw(self.port)), PATIENCE_SECONDS)
-            except TimeoutError:
-                connection.close()
-                status = LOST
-            if connection.is_open:
-                connection.idle_since = perf_counter()
-                self._free.append(connection)
-            return Answered(ask.kind, status, perf_counter() - due, due, late)
+        try:
+            connection = await self._connection()
+        except OSError:
+            return Answered(ask.kind, LOST, perf_counter() - due, due)
+        late = perf_counter() - due
+        try:
+            status = await asyncio.wait_for(connection.ask(ask.raw(self.port)), PATIENCE_SECONDS)
+        except TimeoutError:
+            connection.close()
+            status = LOST
+        if connection.is_open:
+            connection.idle_since = perf_counter()
+            self._free.append(connection)
+        return Answered(ask.kind, status, perf_counter() - due, due, late)
 
     async def _connection(self) -> Connection:
         while self._free:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 import pytest
 
@@ -45,9 +46,11 @@ def work() -> Iterator[Work]:
     one.may_end.set()
 
 
-def turns(metrics: Metrics | None = None, *, at_once: int = 2, max_waiting: int = 100) -> Turns:
-    log = make_logger("warning")
-    return Turns("lookups", at_once=at_once, max_waiting=max_waiting, metrics=metrics or Metrics(), log=log)
+def turns(
+    metrics: Metrics | None = None, *, at_once: int = 2, max_waiting: int = 100, max_seconds: float = inf
+) -> Turns:
+    log, metrics = make_logger("warning"), metrics or Metrics()
+    return Turns("lookups", at_once=at_once, max_waiting=max_waiting, max_seconds=max_seconds, metrics=metrics, log=log)
 
 
 async def until(seen: int, work: Work) -> None:
@@ -95,6 +98,21 @@ async def test_too_many_that_wait_are_refused_and_counted(work: Work) -> None:
     assert 'ctxplan_http_shed_total{why="lookups"} 1.0' in metrics.text().decode()
     work.may_end.set()
     assert await asyncio.gather(*asked) == ["a", "b"]
+
+
+async def test_who_has_waited_for_too_long_is_refused_and_leaves_its_place(work: Work) -> None:
+    metrics = Metrics()
+    slow = turns(metrics, at_once=1, max_waiting=1, max_seconds=0.05)
+    first = asyncio.create_task(slow.in_thread(work, "first"))
+    await until(1, work)
+    for _ in range(2):
+        with pytest.raises(Overloaded):
+            await slow.in_thread(work, "too late")
+    assert 'ctxplan_http_shed_total{why="lookups"} 2.0' in metrics.text().decode()
+    work.may_end.set()
+    assert await first == "first"
+    assert await slow.in_thread(work, "second") == "second"
+    assert work.begun == 2
 
 
 async def test_of_what_nobody_waits_for_a_failure_is_a_line_of_the_log(capfd: pytest.CaptureFixture[str]) -> None:
