@@ -80,7 +80,9 @@ def test_a_script_trains_on_a_file_of_texts(tmp_path: Path, checkpoint: Path) ->
     assert math.isfinite(report["loss"])
 
 
-@pytest.mark.parametrize("job", [{"load_in_16bit": True}, {"full_finetuning": True}])
+@pytest.mark.parametrize(
+    "job", [{"load_in_16bit": True}, pytest.param({"full_finetuning": True}, marks=pytest.mark.slow)]
+)
 def test_a_plain_transformers_script_trains(tmp_path: Path, checkpoint: Path, job: dict[str, Any]) -> None:
     report = run_script(tmp_path, checkpoint, {"framework": "transformers", **job}, "--max-steps", "2")
     assert report["steps"] == 2

@@ -194,6 +194,7 @@ def test_the_manual_explains_every_option_and_every_key_of_the_answer(documents:
         assert not isinstance(part, dict) or set(part) <= told, set(part) - told
 
 
+@pytest.mark.slow
 def test_the_benchmark_counts_the_documents_and_memory_stays_flat() -> None:
     """20 MB through the whole command and through the bare library: some ten seconds."""
     if not os.path.exists("/proc/self/status"):

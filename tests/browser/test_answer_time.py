@@ -11,6 +11,8 @@ import pytest
 from tests.browser.driver import Browser
 from tests.browser.looking import LOADED
 
+pytestmark = pytest.mark.slow  # a busy machine tells nothing of it
+
 ANSWER_MS = 100
 ROUNDS = 5
 IDLE_SHARE = 0.25

@@ -86,6 +86,7 @@ def test_the_other_ways_to_train_run_too(job: dict[str, Any], trainer: str) -> N
     assert all(step.loss is not None for step in m.steps)
 
 
+@pytest.mark.slow
 def test_documents_of_one_micro_batch_are_the_ones_that_were_asked_for() -> None:
     (m,) = probe(tiny_job(packing=True), sample_lengths=[32, 20, 12], steps=2)
     assert m.outcome == "ok", m.detail

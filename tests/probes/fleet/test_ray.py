@@ -80,6 +80,7 @@ def workers(job: dict[str, Any]) -> set[str]:
     return {event["worker"] for event in job["events"] if event["kind"] == "leased"}
 
 
+@pytest.mark.slow
 def test_a_campaign_is_measured_on_the_clusters_h100s_and_the_key_is_in_no_log_of_ray(
     two_nodes: Cluster, server: Service, tmp_path: Path
 ) -> None:
