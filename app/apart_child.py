@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any
 
 from app.apart_process import HEAD
-from app.children import command_of, environment_of_children
+from app.children import start_child
 from estimator.calibration.document import Calibration
 from estimator.errors import CtxplanError
 
@@ -65,13 +65,7 @@ class Child:
         if self._running is not None and self._running.popen.poll() is None:
             return self._running
         self.end()
-        popen = subprocess.Popen(
-            command_of("app.apart_process"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment_of_children(),
-        )
+        popen = start_child("app.apart_process")
         listener = Thread(target=_listen, args=(popen, self._say), daemon=True)
         listener.start()
         self._running = Running(popen, listener)

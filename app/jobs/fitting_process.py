@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 
 from anyio import fail_after, to_thread
 
-from app.children import command_of, environment_of_children
+from app.children import start_child
 from app.jobs.fitting import Fitted, FittedRows, fit_campaign, fit_rows
 from estimator.calibration.document import Calibration, calibration_to_json, read_calibration
 from estimator.errors import CtxplanError
@@ -89,13 +88,7 @@ async def _answered(what: str, active: Calibration, order: Mapping[str, Any]) ->
 async def _run(order: bytes) -> tuple[bytes, str, int]:
     """Standard output, standard error and exit code of a process that is given an order. Raises FitBroken."""
     try:
-        process = subprocess.Popen(
-            command_of("app.jobs.fitting_process"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment_of_children(),
-        )
+        process = start_child("app.jobs.fitting_process")
     except OSError as error:
         raise FitBroken(f"the fit's process cannot be started: {error.strerror}") from None
     begun = False

@@ -199,7 +199,7 @@ async def test_it_is_able_while_it_works_and_while_it_could(monkeypatch: pytest.
         assert await one.is_able()
         with pytest.raises(WorkFailed):
             await one.do(odd_work.die)
-        monkeypatch.setattr("app.apart_child.command_of", lambda _: ["/nothing/here"])
+        monkeypatch.setattr("app.children.command_of", lambda _: ["/nothing/here"])
         assert not await one.is_able()
         with pytest.raises(NoProcess):
             await one.do(odd_work.pid)
@@ -207,7 +207,7 @@ async def test_it_is_able_while_it_works_and_while_it_could(monkeypatch: pytest.
 
 def test_a_service_without_its_processes_says_that_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("app.apart_child.command_of", lambda _: ["/nothing/here"])
+        patch.setattr("app.children.command_of", lambda _: ["/nothing/here"])
         settings = Settings(allow_hub=False, log_level="error", planning_processes=1)
         with TestClient(create_app(settings)) as client:
             for answer in (client.get("/readyz"), client.post("/v1/plans", json=FITS)):
