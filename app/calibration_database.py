@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 from sqlalchemy import Connection, Row, Table, create_engine, func, select
@@ -80,8 +81,7 @@ class DatabaseStore:
 
     def get(self, id: str) -> Calibration:
         with self._reading() as connection:
-            found = self._find(connection, id)
-            return self._shipped() if found == SHIPPED else self._read(connection, found)
+            return self._found(connection, self._find(connection, id))
 
     def list(self) -> Sequence[Stored]:
         with self._reading() as connection:
@@ -102,7 +102,7 @@ class DatabaseStore:
         with self._reading() as connection:
             history = _history(connection)
             id = history[-1].id if history else SHIPPED
-            return self._shipped() if id == SHIPPED else self._read(connection, id)
+            return self._found(connection, id)
 
     def history(self) -> Sequence[Activation]:
         with self._reading() as connection:
@@ -140,9 +140,10 @@ class DatabaseStore:
     def drift(self, calibration: str | None = None) -> Sequence[dict[str, Any]]:
         """What the queue has measured beyond the bound of a calibration, by default of the active one. It is noted
         nowhere: the measurements are here, and it is found in them."""
-        judged = self.active() if calibration is None else self.get(calibration)
+        id = self.active().id if calibration is None else calibration
         with self._reading() as connection:
-            return self._drift.of(connection, judged)
+            found = self._find(connection, id)
+            return self._drift.of(connection, found, partial(self._found, connection, found))
 
     def dispose(self) -> None:
         """Close every connection."""
@@ -168,6 +169,9 @@ class DatabaseStore:
                 yield connection
         except SQLAlchemyError as error:
             raise StoreUnavailable("the database of calibrations cannot be written") from error
+
+    def _found(self, connection: Connection, found: str) -> Calibration:
+        return self._shipped() if found == SHIPPED else self._read(connection, found)
 
     def _find(self, connection: Connection, id: str) -> str:
         """The whole id that an abbreviation stands for, or ``shipped``. Raises UnknownCalibration."""

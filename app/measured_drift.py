@@ -6,7 +6,7 @@ read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -31,18 +31,22 @@ class MeasuredDrift:
     def __init__(self) -> None:
         self._found: tuple[tuple[str, tuple[int, ...]], Sequence[dict[str, Any]]] | None = None
 
-    def of(self, connection: Connection, calibration: Calibration) -> Sequence[dict[str, Any]]:
+    def of(self, connection: Connection, id: str, read: Callable[[], Calibration]) -> Sequence[dict[str, Any]]:
         """The findings, oldest first, each as `probes.fitting.drift.Drift` is written, and when its newest measurement
-        beyond the bound came. To be called in a thread."""
+        beyond the bound came. To be called in a thread.
+
+        Args:
+            id: of the calibration. read: gives it, where it has to be looked at.
+        """
         accepted = select(MEASUREMENTS.c.id).where(MEASUREMENTS.c.state == "accepted")
         newest = accepted.order_by(MEASUREMENTS.c.id.desc()).limit(MOST_MEASUREMENTS)
-        looked_at = (calibration.id, tuple(connection.execute(newest).scalars()))
+        looked_at = (id, tuple(connection.execute(newest).scalars()))
         known = self._found
         if known is not None and known[0] == looked_at:
             return known[1]
         columns = select(MEASUREMENTS.c.document, MEASUREMENTS.c.received_at)
         rows = connection.execute(columns.where(MEASUREMENTS.c.id.in_(looked_at[1]))).all() if looked_at[1] else ()
-        found = _judged(rows, calibration)
+        found = _judged(rows, read())
         self._found = (looked_at, found)
         return found
 
